@@ -1,0 +1,89 @@
+"""The command line: parse, run one command, turn every failure into one line and an exit code.
+
+Exit codes: 0 done; 1 our fault; 2 the user's mistake (a full or read-only disk too); 3 checked and found bad.
+Command modules are imported only to build their parsers, so they import nothing heavy at the top.
+"""
+
+import argparse
+import difflib
+import errno
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import NoReturn
+
+COMMANDS = ("quickstart", "data", "plan", "submit", "status", "logs", "cancel", "export", "serve", "cluster")
+
+_DISK_REMEDIES = {
+    errno.ENOSPC: "free some space or give another folder",
+    errno.EDQUOT: "free some of the quota or give another folder",
+    errno.EROFS: "give a folder that can be written",
+    errno.EACCES: "give a path that you may use, or change its permissions",
+    errno.EPERM: "give a path that you may use, or change its permissions",
+    errno.ENOTDIR: "give a path whose parents are folders",
+    errno.ENAMETOOLONG: "give a shorter path",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that name the nearest valid word."""
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            words = re.findall(r"[\w-]+", choice.group(2))
+            near = difflib.get_close_matches(choice.group(1), words, n=1)
+            message = f"{choice.group(1)!r} is not a command here; " + (
+                f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(words)}"
+            )
+        else:
+            message = f"{message}; see `{self.prog} --help`"
+        fail(f"{self.prog}: {message}", 2)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """One line on stderr and out."""
+    print("trainwright: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each command adds its own parser."""
+    parser = _Parser(prog="trainwright", description="Train large language models on Slurm clusters and serve them.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f"trainwright.cli.{name}").add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        fail("stopped by Ctrl-C", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _report(error)
+
+
+def _report(error: Exception) -> NoReturn:
+    """UserError and FoundBad know their exit code; a disk that refuses is the user's to mend; the rest is ours."""
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        fail(str(error), code)
+    if isinstance(error, OSError) and error.errno in _DISK_REMEDIES:
+        where = error.filename or "output"
+        fail(f"{where}: {error.strerror}; {_DISK_REMEDIES[error.errno]}", 2)
+    traceback.print_exc()
+    fail(f"internal error: {type(error).__name__}: {error}; this is a fault of trainwright, please report it", 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,11 @@
+"""What every section of the run file shares."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """One frozen section of the run file: unknown keys are refused, every field carries a sentence."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True
+    )

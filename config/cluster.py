@@ -1,0 +1,67 @@
+"""The `cluster` section and profiles: where ranks run. A profile holds the same fields; the run file wins."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from .base import Section
+
+_TIME = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d+(:\d{2}){0,2})$"  # the forms sbatch takes
+_WORD = r"^[A-Za-z0-9_.,@%+=:/\-\[\]]+$"  # what may stand in an #SBATCH line
+
+
+class ClusterConfig(Section):
+    """Where and on what the run runs."""
+
+    profile: str = Field(default="local", min_length=1)
+    """Profile to start from: local, dev, or a YAML file NAME.yaml beside the run file or in the user's config folder."""
+    scheduler: Literal["local", "slurm"] = "local"
+    """Who starts the ranks: this machine, or Slurm."""
+    nodes: int = Field(default=1, ge=1)
+    """Number of nodes."""
+    ranks_per_node: int = Field(default=1, ge=1)
+    """Ranks per node: one per GPU, or processes on a CPU node."""
+    gpus_per_node: int = Field(default=0, ge=0)
+    """GPUs asked of Slurm for each node; 0 trains on CPU."""
+    cpus_per_rank: int = Field(default=1, ge=1)
+    """CPU cores per rank."""
+    memory_per_node: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")
+    """Memory per node in Slurm's words, such as 64G; the cluster's default if not given."""
+    time_limit: str | None = Field(default=None, pattern=_TIME)
+    """Wall-clock limit in Slurm's words, such as 04:00:00; the partition's default if not given."""
+    partition: str | None = Field(default=None, pattern=_WORD)
+    """Slurm partition."""
+    account: str | None = Field(default=None, pattern=_WORD)
+    """Slurm account to charge."""
+    qos: str | None = Field(default=None, pattern=_WORD)
+    """Slurm quality of service."""
+    constraint: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.,&|*()\[\]\-]+$")
+    """Slurm node features."""
+    exclude: str | None = Field(default=None, pattern=_WORD)
+    """Nodes that Slurm must not use."""
+    modules: list[str] = Field(default_factory=list)
+    """Environment modules loaded in the job."""
+    environment: list[str] = Field(default_factory=list)
+    """Names of environment variables that pass from the submitting shell into the job; nothing else does."""
+    network_interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.\-]+$")
+    """Network interface for gloo and NCCL's sockets, such as eth0; found by the libraries if not given."""
+    python: str | None = None
+    """Python interpreter on the nodes; the submitting one if not given."""
+
+    @field_validator("time_limit", "memory_per_node", mode="before")
+    @classmethod
+    def _number_is_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("modules", "environment")
+    @classmethod
+    def _plain_words(cls, words: list[str]) -> list[str]:
+        for word in words:
+            if not word or not all(ch.isalnum() or ch in "_-./+@" for ch in word):
+                raise ValueError(f"{word!r} is not a plain name")
+        return words
+
+    @property
+    def world_size(self) -> int:
+        """Ranks over all nodes."""
+        return self.nodes * self.ranks_per_node

@@ -1,0 +1,37 @@
+"""The `data` section: which token stores are read, and in what order."""
+
+from pydantic import Field, field_validator
+
+from .base import Section
+
+
+class Source(Section):
+    """One token store and its share of the mixture."""
+
+    store: str
+    """Folder of a token store, relative to the run file."""
+    weight: float = Field(default=1.0, gt=0)
+    """Share of the samples that come from this store, relative to the other weights."""
+
+
+class DataConfig(Section):
+    """Where samples come from."""
+
+    train: list[Source] = Field(min_length=1)
+    """Token stores to train on, with their weights."""
+    sequence_length: int = Field(ge=2)
+    """Length of a sample in tokens."""
+    seed: int = Field(default=1234, ge=0, lt=2**63)
+    """Seed of the data order; rank, layout and batch size never change the order."""
+    window: int | None = Field(default=None, ge=1)
+    """Samples per shuffle window; the whole store if not given."""
+    document_mask: bool = False
+    """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
+
+    @field_validator("train")
+    @classmethod
+    def _stores_differ(cls, sources: list[Source]) -> list[Source]:
+        names = [source.store for source in sources]
+        if len(set(names)) != len(names):
+            raise ValueError("a store is named twice; give it once, with the sum of the weights")
+        return sources

@@ -1,0 +1,21 @@
+"""The two ways a command ends that are not our fault. The command line turns them into one line and an exit code."""
+
+
+class UserError(ValueError):
+    """The user can mend this: a field or file, its value, and what to do (exit code 2).
+
+    `where` is a dotted field, a file or an option; `problem` says what is wrong and holds the value;
+    `remedy` says what to do. All three go on one line.
+    """
+
+    exit_code = 2
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.where, self.problem, self.remedy = where, problem, remedy
+        super().__init__(" ".join(f"{where}: {problem}; {remedy}".split()))
+
+
+class FoundBad(UserError):
+    """A check ran and found bad data, a bad node or a bad export (exit code 3)."""
+
+    exit_code = 3

@@ -1,0 +1,164 @@
+"""Every path in a run directory, and how a run is found by name. Nobody else joins these names."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import UserError
+
+_STEP = re.compile(r"^step-(\d{8})$")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory (0700). Properties give paths; only `create` and `next_attempt` touch the disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def run_yaml(self) -> Path:
+        return self.path / "run.yaml"
+
+    @property
+    def snapshot(self) -> Path:
+        """What the run was made of: code/, model/, tokenizer/, digest.json."""
+        return self.path / "snapshot"
+
+    @property
+    def code(self) -> Path:
+        """Folder to put on PYTHONPATH: holds trainwright/<folder>/ as submitted."""
+        return self.snapshot / "code"
+
+    @property
+    def code_digest(self) -> Path:
+        return self.snapshot / "digest.json"
+
+    @property
+    def model_config(self) -> Path:
+        return self.snapshot / "model" / "config.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """Folder with the store's tokenizer files."""
+        return self.snapshot / "tokenizer"
+
+    @property
+    def jobs(self) -> Path:
+        """Submitit's folder: rendered scripts, pickles, results."""
+        return self.path / "jobs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger"
+
+    def ledger_file(self, attempt: int, writer: str) -> Path:
+        return self.ledger / f"{attempt:04d}" / f"{writer}.jsonl"
+
+    def attempt_logs(self, attempt: int) -> Path:
+        return self.path / "logs" / f"{attempt:04d}"
+
+    def rank_log(self, attempt: int, rank: int) -> Path:
+        return self.attempt_logs(attempt) / f"{rank:05d}.log"
+
+    @property
+    def telemetry(self) -> Path:
+        return self.path / "telemetry"
+
+    def metrics(self, attempt: int) -> Path:
+        """One JSON object per step, written by the rank that has the loss."""
+        return self.telemetry / f"metrics-{attempt:04d}.jsonl"
+
+    @property
+    def loss_plot(self) -> Path:
+        return self.path / "loss.png"
+
+    @property
+    def wandb(self) -> Path:
+        return self.path / "wandb"
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def endpoint(self) -> Path:
+        """URL, key file and process or job of the endpoint that serves this run."""
+        return self.path / "endpoint"
+
+    def attempts(self) -> list[int]:
+        """Numbers of the attempts so far, in order."""
+        if not self.ledger.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self.ledger.iterdir() if entry.name.isdigit())
+
+    def next_attempt(self) -> int:
+        """Claim a new attempt number by making its folders; two callers never get the same."""
+        number = (self.attempts() or [0])[-1] + 1
+        self.ledger.mkdir(mode=0o700, exist_ok=True)
+        while True:
+            try:
+                (self.ledger / f"{number:04d}").mkdir(mode=0o700)
+            except FileExistsError:
+                number += 1
+                continue
+            self.attempt_logs(number).mkdir(mode=0o700, parents=True, exist_ok=True)
+            return number
+
+
+def step_of(folder: Path) -> int | None:
+    """Step of a checkpoint folder by its name, or None."""
+    match = _STEP.match(folder.name)
+    return int(match.group(1)) if match else None
+
+
+def create_run_dir(runs: Path, name: str) -> RunDir:
+    """Make `runs/name`, or `runs/name-2`, `-3` and so on if it is taken; 0700."""
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = runs / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(mode=0o700)
+                return RunDir(path)
+            except FileExistsError:
+                number += 1
+    except (NotADirectoryError, FileExistsError):
+        raise UserError("runs", f"{runs} is not a folder", "give a folder for run directories") from None
+
+
+def find_run(run: str) -> RunDir:
+    """The run directory that RUN (a folder, or a run's name) means.
+
+    A name is looked up in ./runs and in $TRAINWRIGHT_RUNS. Raises UserError if there is none.
+    """
+    places = [Path(run), Path("runs") / run]
+    if os.environ.get("TRAINWRIGHT_RUNS"):
+        places.append(Path(os.environ["TRAINWRIGHT_RUNS"]) / run)
+    for place in places:
+        if (place / "run.yaml").is_file():
+            return RunDir(place.absolute())
+    looked = ", ".join(str(place) for place in places)
+    raise UserError("RUN", f"no run {run!r} (looked for run.yaml in {looked})", "give a run's folder or name")
+
+
+def split_step(text: str) -> tuple[str, int | None]:
+    """`RUN@STEP` as (RUN, step); without `@`, the step is None."""
+    run, at, step = text.rpartition("@")
+    if not at:
+        return text, None
+    if not step.isdigit():
+        raise UserError("RUN@STEP", f"{step!r} is not a step", "write a number, such as myrun@1000")
+    return run, int(step)

@@ -1,0 +1,23 @@
+"""The `tracking` section: what is recorded and where it goes."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from .base import Section
+
+
+class WandbConfig(Section):
+    """Weights & Biases."""
+
+    mode: Literal["offline", "disabled"] = "offline"
+    """offline: recorded in the run directory, uploaded later with `wandb sync`; disabled: nothing."""
+    project: str = Field(default="trainwright", min_length=1)
+    """W&B project."""
+
+
+class TrackingConfig(Section):
+    """Metrics of this run."""
+
+    wandb: WandbConfig = WandbConfig()
+    """Weights & Biases settings."""

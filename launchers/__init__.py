@@ -1,0 +1,1 @@
+"""From a run file to processes: rendering, Submitit, supervisor, status, dev cluster."""

@@ -1,0 +1,1 @@
+"""What a rank runs: the trainer and its engines."""

@@ -1,0 +1,1 @@
+"""Scripts that sbatch gets, as Jinja templates."""

@@ -1,0 +1,1 @@
+"""Token stores, data order, checkpoints, and the names of tensors."""

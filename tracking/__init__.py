@@ -1,0 +1,1 @@
+"""What happened: ledger, metrics, W&B, console, plots."""
