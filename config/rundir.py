@@ -89,6 +89,11 @@ class RunDir:
         return self.path / "wandb"
 
     @property
+    def wandb_id(self) -> Path:
+        """Text file with the W&B id that all attempts share."""
+        return self.telemetry / "wandb-id"
+
+    @property
     def export(self) -> Path:
         return self.path / "export"
 
