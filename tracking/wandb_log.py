@@ -38,7 +38,7 @@ def stable_wandb_id(run_dir: RunDir) -> str:
 
 
 class WandbLog:
-    """One attempt's W&B fragment in `RunDir.wandb`. No method raises or waits for W&B, but `close` waits 30 s at most."""
+    """One attempt's W&B fragment in `RunDir.wandb`. No method raises; only `close` waits, 30 s at most."""
 
     def __init__(self, run: RunConfig, run_dir: RunDir, wandb_id: str) -> None:
         self._queue: queue.Queue[_Item] = queue.Queue(_WAITING)
@@ -102,7 +102,7 @@ class WandbLog:
 
 
 def _settings(wandb: Any) -> Any:
-    """No console capture, no look at git, code, packages or the machine, no network, and at most 1 s lost to SIGKILL."""
+    """No console capture, no look at git, code, packages or machine, no network; SIGKILL loses 1 s at most."""
     return wandb.Settings(
         console="off",
         silent=True,
