@@ -45,6 +45,8 @@ class ClusterConfig(Section):
     """Names of environment variables that pass from the submitting shell into the job; nothing else does."""
     network_interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.\-]+$")
     """Network interface for gloo and NCCL's sockets, such as eth0; found by the libraries if not given."""
+    slurm_conf: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.,@%+=:/\-]*$")
+    """Absolute path of the cluster's slurm.conf; $SLURM_CONF or Slurm's own default if not given."""
     python: str | None = None
     """Python interpreter on the nodes; the submitting one if not given."""
 

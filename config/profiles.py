@@ -19,6 +19,11 @@ BUILT_IN: dict[str, dict[str, Any]] = {
 }
 
 
+def dev_cluster_folder() -> Path:
+    """Where `trainwright cluster dev up` keeps the dev cluster: $TRAINWRIGHT_DEV_CLUSTER, or a fixed place in /tmp."""
+    return Path(os.environ.get("TRAINWRIGHT_DEV_CLUSTER") or "/tmp/trainwright-dev-cluster").absolute()
+
+
 def profile_folders(beside: Path) -> list[Path]:
     """Where NAME.yaml is looked for: beside the run file, then in the user's config folder."""
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
@@ -36,6 +41,8 @@ def load_profile(name: str, beside: Path) -> dict[str, Any]:
             if "profile" in fields:
                 raise UserError(str(path), "a profile cannot name a profile", "remove the field `profile`")
             return fields
+    if name == "dev":
+        return {**BUILT_IN[name], "slurm_conf": str(dev_cluster_folder() / "slurm.conf")}
     if name in BUILT_IN:
         return dict(BUILT_IN[name])
     places = " or ".join(str(folder) for folder in profile_folders(beside))

@@ -24,6 +24,10 @@ class RunDir:
     def run_yaml(self) -> Path:
         return self.path / "run.yaml"
 
+    def attempt_yaml(self, attempt: int) -> Path:
+        """The run file as frozen for one attempt; `run_yaml` is the newest attempt's."""
+        return self.path / f"run-{attempt:04d}.yaml"
+
     @property
     def snapshot(self) -> Path:
         """What the run was made of: code/, model/, tokenizer/, digest.json."""
@@ -71,6 +75,14 @@ class RunDir:
 
     def rank_log(self, attempt: int, rank: int) -> Path:
         return self.attempt_logs(attempt) / f"{rank:05d}.log"
+
+    def batch_log(self, attempt: int) -> Path:
+        """What the batch script and srun (or the local controller) said."""
+        return self.attempt_logs(attempt) / "batch.log"
+
+    def rendezvous(self, attempt: int) -> Path:
+        """Where rank 0 of an attempt leaves the port that it found free."""
+        return self.ledger / f"{attempt:04d}" / "rendezvous.json"
 
     @property
     def telemetry(self) -> Path:
