@@ -1,0 +1,31 @@
+# `make quickstart` and `make test` make .venv by themselves. PYTHON=... picks the interpreter (3.11 or newer).
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install quickstart test lint slurm clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml setup.cfg scripts/install.sh $(wildcard requirements/*)
+	@VENV=$(VENV) scripts/install.sh
+	@touch $@
+
+quickstart: install
+	@$(BIN)/trainwright quickstart $(ARGS)
+
+# Slurm for the tests, where apt may install it; elsewhere the tests that need it say that they were skipped.
+slurm:
+	@scripts/install_slurm.sh
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: install slurm lint
+	$(BIN)/pytest $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
