@@ -1,0 +1,198 @@
+"""From a checkpoint to a Hugging Face folder: read tensor by tensor, no model built, no torch."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config.errors import FoundBad, UserError
+from ..config.model import read_model
+from ..config.rundir import RunDir
+from ..storage.checkpoint import Checkpoint
+from ..storage.tensor_names import tensor_shapes
+from ..storage.tensor_source import WEIGHT
+from .model_files import write_model_files
+from .safetensors_file import DType, Tensor, weights_digest, write_safetensors
+
+RECORD = "trainwright.json"  # beside the weights: where they come from and their digest
+DTYPES: dict[str, DType] = {"bf16": "bfloat16", "fp32": "float32"}
+DEFAULT_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How weights are written: type (the run's own precision if None) and the largest file in bytes."""
+
+    dtype: DType | None = None
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """A finished export; `weights_digest` names the weights, whoever wrote them."""
+
+    folder: Path
+    run: str
+    step: int
+    tokens: int
+    dtype: DType
+    num_bytes: int
+    num_files: int
+    weights_digest: str
+
+
+def run_of(checkpoint: Checkpoint) -> RunDir:
+    """The run directory that a checkpoint lies in (its model config and tokenizer are there)."""
+    run = RunDir(checkpoint.folder.parent.parent)
+    if not run.model_config.is_file():
+        problem = "is not in a run directory, so its model config and tokenizer are unknown"
+        raise UserError(str(checkpoint.folder), problem, "give a checkpoint in RUN/checkpoints")
+    return run
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint,
+    folder: Path,
+    options: ExportOptions,
+    on_bytes: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Exported:
+    """Write `checkpoint`'s weights, config and tokenizer to the new folder `folder`, built beside it and renamed.
+
+    `on_bytes` hears bytes of weights written and their total. Raises UserError if `folder` exists, FoundBad if the
+    checkpoint is damaged, lacks a tensor or holds a value that is not finite; then nothing is left.
+    """
+    run = run_of(checkpoint)
+    dtype = options.dtype or DTYPES[checkpoint.manifest.precision]
+    tensors = _tensors(checkpoint, run, dtype)
+    with _new_folder(folder) as beside:
+        checkpoint.check_files()
+        weights = _WeightFiles(beside, tensors, options.shard_bytes)
+        digest = weights.write(_reader(checkpoint), on_bytes)
+        write_model_files(run, beside, dtype)
+        exported = Exported(
+            folder=folder,
+            run=run.name,
+            step=checkpoint.manifest.step,
+            tokens=checkpoint.manifest.tokens,
+            dtype=dtype,
+            num_bytes=weights.num_bytes,
+            num_files=len(weights.names),
+            weights_digest=digest,
+        )
+        _write_record(beside / RECORD, exported, checkpoint)
+    return exported
+
+
+class _WeightFiles:
+    """The split of sorted tensors over files of at most `shard_bytes` (a larger tensor has a file of its own)."""
+
+    def __init__(self, folder: Path, tensors: list[Tensor], shard_bytes: int) -> None:
+        self._folder = folder
+        self._shards: list[list[Tensor]] = [[]]
+        size = 0
+        for tensor in tensors:
+            if self._shards[-1] and size + tensor.num_bytes > shard_bytes:
+                self._shards.append([])
+                size = 0
+            self._shards[-1].append(tensor)
+            size += tensor.num_bytes
+        count = len(self._shards)
+        self.names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+        if count == 1:
+            self.names = ["model.safetensors"]
+        self.num_bytes = sum(tensor.num_bytes for tensor in tensors)
+
+    def write(
+        self, read_rows: Callable[[str, int, int], NDArray[np.float32]], on_bytes: Callable[[int, int], None]
+    ) -> str:
+        """Write every file, and the index if there is more than one; returns the weights digest."""
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            on_bytes(done, self.num_bytes)
+
+        digests: dict[str, str] = {}
+        for name, shard in zip(self.names, self._shards, strict=True):
+            digests |= write_safetensors(self._folder / name, shard, read_rows, count)
+        if len(self.names) > 1:
+            self._write_index()
+        return weights_digest((tensor for shard in self._shards for tensor in shard), digests)
+
+    def _write_index(self) -> None:
+        where = {tensor.name: name for name, shard in zip(self.names, self._shards, strict=True) for tensor in shard}
+        record = {"metadata": {"total_size": self.num_bytes}, "weight_map": where}
+        text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+        (self._folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+
+
+def _tensors(checkpoint: Checkpoint, run: RunDir, dtype: DType) -> list[Tensor]:
+    """The tensors that the model's config calls for, by name, held against what the checkpoint has."""
+    expected = tensor_shapes(read_model(run.model_config))
+    found = checkpoint.shapes()
+    for name, shape in expected.items():
+        if found.get(name) != shape:
+            problem = f"{name} is {found.get(name, 'missing')}, not {shape} as {run.model_config} says"
+            raise FoundBad(str(checkpoint.folder), problem, "use the config that this checkpoint was trained with")
+    return [Tensor(name=name, dtype=dtype, shape=shape) for name, shape in sorted(expected.items())]
+
+
+def _reader(checkpoint: Checkpoint) -> Callable[[str, int, int], NDArray[np.float32]]:
+    def read(name: str, row: int, num_rows: int) -> NDArray[np.float32]:
+        try:
+            values = checkpoint.read(WEIGHT, name, row, num_rows)
+        except FileNotFoundError:
+            problem = "was removed while it was read"
+            raise UserError(str(checkpoint.folder), problem, "export a newer step or raise checkpoint.keep") from None
+        if not np.isfinite(values).all():
+            raise FoundBad(str(checkpoint.folder), f"{name} holds NaN or infinity", "export an earlier step")
+        return values
+
+    return read
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder`, renamed to it if all goes well and removed if not."""
+    if folder.exists() or folder.is_symlink():
+        raise UserError(str(folder), "exists already", "give a new folder, or remove that one")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    beside = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        for path in beside.iterdir():
+            _sync(path)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """A full disk or quota of a network filesystem may show only here."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_record(path: Path, exported: Exported, checkpoint: Checkpoint) -> None:
+    record = {
+        "run": exported.run,
+        "step": exported.step,
+        "tokens": exported.tokens,
+        "checkpoint": str(checkpoint.folder),
+        "dtype": exported.dtype,
+        "weights_digest": exported.weights_digest,
+    }
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
