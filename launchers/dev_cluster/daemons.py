@@ -1,0 +1,147 @@
+"""Starting munged, slurmctld and slurmd in the foreground of sessions of their own, and ending them with what they ran."""
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+from ...config.errors import UserError
+from ..processes import end_processes, start_time, wait_until
+from . import network
+from .names import ClusterNames
+
+Daemon = tuple[str, int, int]
+"""Name, process id, start time."""
+
+
+def require_root_and_packages() -> None:
+    """UserError with the command to run where root or packages are missing."""
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"  # Debian keeps the daemons there
+    missing = [name for name in ("slurmctld", "slurmd", "munged", "sbatch", "scontrol") if not shutil.which(name)]
+    if missing:
+        raise UserError(
+            "cluster dev",
+            f"{', '.join(missing)} not found",
+            "run `apt-get install -y slurm-wlm munge iproute2` (Debian or Ubuntu) as root",
+        )
+    if os.geteuid() != 0:
+        raise UserError("cluster dev", "starting daemons needs root", "run `sudo trainwright cluster dev up`")
+
+
+def start_munged(folder: Path) -> Daemon:
+    """munged with a key and a socket of its own; other users may use the socket, only munged reads the key."""
+    place = folder / "munge"
+    place.mkdir(mode=0o755)
+    key = place / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(secrets.token_bytes(128))
+    user = _munge_user()
+    for path in (place, key):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    paths = [f"--{what}={place}/munge.{end}" for what, end in _MUNGE_FILES]
+    command = ["munged", "--foreground", "--num-threads=2", f"--key-file={key}", *paths]
+    daemon = _start("munged", command, folder, user)
+    _until_there(place / "munge.socket", daemon, folder)
+    return daemon
+
+
+_MUNGE_FILES = (("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), ("seed-file", "seed"))
+
+
+def start_slurmctld(names: ClusterNames) -> Daemon:
+    """The controller, in its own namespace unless all is on the loopback."""
+    return _start_slurm(names, names.controller, ["slurmctld", "-D", "-f", str(names.slurm_conf)])
+
+
+def start_slurmd(names: ClusterNames, node: str) -> Daemon:
+    """One node's daemon, in the node's namespace unless all is on the loopback."""
+    (names.folder / "spool" / node).mkdir(mode=0o755, exist_ok=True)
+    return _start_slurm(names, node, ["slurmd", "-D", "-N", node, "-f", str(names.slurm_conf)])
+
+
+def end_all(names: ClusterNames, daemons: list[Daemon]) -> None:
+    """End the daemons and every process that their jobs started."""
+    end_processes([(pid, started) for _, pid, started in daemons])
+    left = _job_processes(names)
+    if not names.loopback:
+        left += [pid for host in names.hosts for pid in network.namespace_pids(host)]
+    started = [(pid, start_time(pid)) for pid in set(left)]
+    end_processes([(pid, start) for pid, start in started if start is not None], grace_s=1.0)
+
+
+def free_ports(count: int) -> list[int]:
+    """Neighbouring free TCP ports on this machine, below the ephemeral range."""
+    for first in range(17000, 32000, 50):
+        ports = list(range(first, first + count))
+        if all(_is_free(port) for port in ports):
+            return ports
+    raise UserError("cluster dev", f"no {count} neighbouring ports are free", "use fewer nodes")
+
+
+def _start_slurm(names: ClusterNames, host: str, command: list[str]) -> Daemon:
+    return _start(host, command if names.loopback else network.inside(host, command), names.folder)
+
+
+def _start(name: str, command: list[str], folder: Path, user: pwd.struct_passwd | None = None) -> Daemon:
+    """Start in a session of its own; what it prints goes to log/NAME.out."""
+    credentials = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    environment = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
+    with (folder / "log" / f"{name}.out").open("ab") as out:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+            **credentials,  # type: ignore[arg-type]
+        )
+    return name, process.pid, start_time(process.pid) or 0
+
+
+def _until_there(path: Path, daemon: Daemon, folder: Path) -> None:
+    name, pid, started = daemon
+    wait_until(lambda: path.exists() or start_time(pid) != started, 10)
+    if not path.exists():
+        log = folder / "log" / f"{name}.out"
+        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError("cluster dev", f"{name} did not start ({last})", f"see {log}")
+
+
+def _munge_user() -> pwd.struct_passwd:
+    """Debian's munge user where there is one, else ourselves."""
+    try:
+        return pwd.getpwnam("munge")
+    except KeyError:
+        return pwd.getpwuid(os.geteuid())
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _job_processes(names: ClusterNames) -> list[int]:
+    """Step daemons and job processes of this cluster: a job's environment names its slurm.conf."""
+    mark = f"SLURM_CONF={names.slurm_conf}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            variables = (entry / "environ").read_bytes().split(b"\0")
+            name = (entry / "comm").read_text(errors="replace").strip()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        in_job = any(variable.startswith(b"SLURM_JOB_ID=") for variable in variables)
+        if mark in variables and (in_job or name == "slurmstepd"):
+            found.append(int(entry.name))
+    return found
