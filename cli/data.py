@@ -1,0 +1,158 @@
+"""`trainwright data build|inspect|verify`: token stores."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .output import add_json_option, emit
+
+_EXCERPT_TOKENS = 64
+
+
+def add_parser(commands: Any) -> None:
+    """Add `data` and its three commands."""
+    parser = commands.add_parser("data", help="build, inspect and verify token stores")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    build = actions.add_parser("build", help="make a token store from text")
+    build.add_argument("sources", nargs="+", metavar="SOURCE", type=Path, help="folder or text file")
+    build.add_argument("store", metavar="STORE", type=Path, help="folder to make, such as stores/text.zarr")
+    which = build.add_mutually_exclusive_group()
+    which.add_argument("--vocab-size", type=int, metavar="N", help="train a byte-level BPE of this size (32768)")
+    which.add_argument("--tokenizer", type=Path, metavar="PATH", help="Hugging Face folder or tokenizer.json to take")
+    extension_help = "take only files that end so (repeat for several)"
+    build.add_argument("--extension", action="append", default=[], metavar=".EXT", help=extension_help)
+    exclude_help = "leave out files and folders of this name or pattern (repeat for several)"
+    build.add_argument("--exclude", action="append", default=[], metavar="NAME", help=exclude_help)
+    build.add_argument("--shard-tokens", type=int, metavar="N", help="tokens of a shard file (67108864)")
+    build.add_argument("--compression", default="none", metavar="none|zstd", help="codec of the chunks (none)")
+    _finish(build, _build)
+    for name, run, text in (
+        ("inspect", _inspect, "show what a store holds"),
+        ("verify", _verify, "check a store to the last byte; exit 3 if it is bad"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+        _finish(action, run)
+
+
+def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    from ..storage.build import SHARD_TOKENS, VOCAB_SIZE, BuildOptions, build_store
+    from ..storage.sources import Selection
+
+    extensions = tuple("." + text.removeprefix(".") for text in arguments.extension)
+    options = BuildOptions(
+        vocab_size=VOCAB_SIZE if arguments.vocab_size is None else arguments.vocab_size,
+        tokenizer=arguments.tokenizer,
+        selection=Selection(extensions, tuple(arguments.exclude)),
+        shard_tokens=SHARD_TOKENS if arguments.shard_tokens is None else arguments.shard_tokens,
+        compression=arguments.compression,
+    )
+    with _ProgressLine() as line:
+        result = build_store(arguments.sources, arguments.store, options, line.show)
+    info = result.info
+    if result.skipped:
+        print(f"skipped {result.skipped} files that are not UTF-8 text", file=sys.stderr)
+    if arguments.tokenizer is None and info.vocab_size < options.vocab_size:
+        note = f"the text has pairs for a vocabulary of {info.vocab_size} only, not {options.vocab_size}"
+        print(f"note: {note}", file=sys.stderr)
+    record = {"store": str(arguments.store), **_facts(info), "skipped_files": result.skipped}
+    text = f"{arguments.store}: {info.tokens:,} tokens of {info.documents:,} documents, vocabulary {info.vocab_size:,}"
+    emit(arguments, record, text)
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from ..storage.reader import open_store
+    from ..storage.tokenizer import open_tokenizer
+
+    store = open_store(arguments.store)
+    first = store.read(0, min(_EXCERPT_TOKENS, store.num_tokens)).tolist()
+    record = {
+        "store": str(arguments.store),
+        **_facts(store.info),
+        "first_text": open_tokenizer(arguments.store).decode(first),
+    }
+    emit(arguments, record, "\n".join(f"{name:22} {_shown(value)}" for name, value in record.items()))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from ..config.errors import FoundBad
+    from ..storage.verify import verify_store
+
+    try:
+        with _ProgressLine() as line:
+            info = verify_store(arguments.store, lambda done, total: line.show("verify", done, total))
+    except FoundBad as error:
+        if arguments.json:
+            bad = {"file": error.where, "problem": error.problem, "remedy": error.remedy}
+            emit(arguments, {"store": str(arguments.store), "good": False, **bad}, "")
+        raise
+    text = f"{arguments.store}: good, {info.tokens:,} tokens in {len(info.shards)} shards"
+    emit(arguments, {"store": str(arguments.store), "good": True, **_facts(info)}, text)
+    return 0
+
+
+def _facts(info: Any) -> dict[str, Any]:
+    return {
+        "tokens": info.tokens,
+        "documents": info.documents,
+        "dtype": info.dtype,
+        "vocab_size": info.vocab_size,
+        "end_of_document": info.end_of_document,
+        "tokenizer_fingerprint": info.tokenizer_fingerprint,
+        "shards": len(info.shards),
+        "shard_tokens": info.shard_tokens,
+        "chunk_tokens": info.chunk_tokens,
+        "compression": info.compression,
+        "generation": info.generation,
+        "size_bytes": info.size_bytes,
+    }
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return repr(value) if isinstance(value, str) and "\n" in value else str(value)
+    return f"{value:,}"
+
+
+class _ProgressLine:
+    """One line on stderr with the time left: redrawn on a terminal, a new line every ten seconds elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._every_s = 0.2 if self._terminal else 10.0
+        self._stage = ""
+        self._began = self._shown = time.monotonic()
+
+    def __enter__(self) -> "_ProgressLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._terminal and self._stage:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Report `done` of `total` bytes of a stage; total 0 where its length is not known."""
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._began = stage, now
+        elif now - self._shown < self._every_s:
+            return
+        self._shown = now
+        text = f"{stage} ..."
+        if total:
+            text = f"{stage} {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+        if 0 < done < total:
+            left_s = (now - self._began) * (total - done) / done
+            text += f", {left_s:.0f} s left, ends at {time.strftime('%H:%M:%S', time.localtime(time.time() + left_s))}"
+        end = "" if self._terminal else "\n"
+        print(("\r\x1b[K" if self._terminal else "") + text, end=end, file=sys.stderr, flush=True)
