@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from .cluster import ClusterConfig
 from .errors import UserError
 from .profiles import load_profile
 from .run import RunConfig
@@ -21,14 +22,27 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises UserError with the dotted field, its value and the remedy.
     """
     fields = read_mapping(path)
+    if _is_frozen(fields) and any(override.startswith("cluster.profile=") for override in overrides):
+        fields["cluster"] = {}  # a frozen section has every field: it gives way as a whole to a new profile
     for override in overrides:
         _set(fields, override)
     cluster = fields.get("cluster") or {}
-    if isinstance(cluster, dict):
+    if isinstance(cluster, dict) and not _is_frozen(fields):
         name = cluster.get("profile", "local")
         if isinstance(name, str) and name:
             fields["cluster"] = {**load_profile(name, path.parent), **cluster}
     return _absolute(_checked(fields, str(path)), path.parent.absolute())
+
+
+def load_frozen(path: Path) -> RunConfig:
+    """Read a run file that dump_run wrote: it holds every field, so no profile is put beneath it."""
+    return _checked(read_mapping(path), str(path))
+
+
+def _is_frozen(fields: dict[str, Any]) -> bool:
+    """Whether the cluster section needs no profile, since every field is given, as dump_run writes it."""
+    cluster = fields.get("cluster")
+    return isinstance(cluster, dict) and set(cluster) >= set(ClusterConfig.model_fields)
 
 
 def dump_run(run: RunConfig) -> str:

@@ -1,4 +1,4 @@
-"""Starting munged, slurmctld and slurmd in the foreground of sessions of their own, and ending them with what they ran."""
+"""Starting munged, slurmctld and slurmd, each in a session of its own, and ending them with what they ran."""
 
 import os
 import pwd
@@ -87,7 +87,6 @@ def _start_slurm(names: ClusterNames, host: str, command: list[str]) -> Daemon:
 
 def _start(name: str, command: list[str], folder: Path, user: pwd.struct_passwd | None = None) -> Daemon:
     """Start in a session of its own; what it prints goes to log/NAME.out."""
-    credentials = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     environment = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
     with (folder / "log" / f"{name}.out").open("ab") as out:
         process = subprocess.Popen(
@@ -98,7 +97,9 @@ def _start(name: str, command: list[str], folder: Path, user: pwd.struct_passwd 
             cwd="/",
             env=environment,
             start_new_session=True,
-            **credentials,  # type: ignore[arg-type]
+            user=user.pw_uid if user else None,
+            group=user.pw_gid if user else None,
+            extra_groups=[] if user else None,
         )
     return name, process.pid, start_time(process.pid) or 0
 

@@ -1,0 +1,25 @@
+"""Which variables pass from the submitting shell into a job: an allow-list, the same for Slurm and for this machine."""
+
+import os
+from collections.abc import Sequence
+
+from ..config.cluster import ClusterConfig
+
+PASSED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TZ", "USER")
+"""Always passed. What else a job needs is named in cluster.environment."""
+
+
+def passed_names(cluster: ClusterConfig, more: Sequence[str] = ()) -> list[str]:
+    """Names of the variables that pass, sorted."""
+    return sorted({*PASSED, *cluster.environment, *more})
+
+
+def passed_values(cluster: ClusterConfig, more: Sequence[str] = ()) -> dict[str, str]:
+    """The variables that pass and are set here. Secrets may be among them: never print the values."""
+    return {name: os.environ[name] for name in passed_names(cluster, more) if name in os.environ}
+
+
+def slurm_values(cluster: ClusterConfig) -> dict[str, str]:
+    """SLURM_CONF as the cluster section or this shell has it; no other SLURM_ or SBATCH_ variable may leak."""
+    conf = cluster.slurm_conf or os.environ.get("SLURM_CONF")
+    return {"SLURM_CONF": conf} if conf else {}

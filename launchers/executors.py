@@ -1,0 +1,98 @@
+"""Submitit's executors, with our script on Slurm and our controller on this machine."""
+
+import json
+import os
+import shlex
+import subprocess
+import uuid
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.local.local import LocalJob
+
+from .environment import passed_values
+from .script import ScriptFacts, render
+from .slurm import Slurm
+
+WORKER = "trainwright.launchers.task"
+
+
+class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
+    """Submits one of our templates; everything else (pickles, results, job objects) is Submitit's."""
+
+    def __init__(self, folder: Path, template: str, facts: ScriptFacts) -> None:
+        super().__init__(folder=folder, python=facts.python)
+        self._template, self._facts = template, facts
+        self.parameters.update(nodes=facts.cluster.nodes, ntasks_per_node=facts.cluster.ranks_per_node)
+
+    @property
+    def _submitit_command_str(self) -> str:
+        return self._facts.command
+
+    def _make_submission_file_text(self, command: str, uid: str) -> str:
+        return render(self._template, self._facts)
+
+    def _submit_command(self, command: str) -> "submitit.SlurmJob[Any]":
+        """As Submitit's, but sbatch sees the allowed variables alone: those of this shell would win over the script."""
+        script = Path(self.folder) / f".submission_file_{uuid.uuid4().hex}.sh"
+        script.write_text(self._make_submission_file_text(command, ""), encoding="utf-8")
+        try:
+            allowed = passed_values(self._facts.cluster, self._facts.environment)
+            job_id = Slurm(self._facts.cluster).sbatch(script, allowed)
+        except BaseException:
+            script.unlink()
+            raise
+        job = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))
+        job.paths.move_temporary_file(script, "submission_file")
+        return job
+
+
+class DetachedLocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
+    """Starts the ranks on this machine under our controller, in a session of their own."""
+
+    def __init__(self, folder: Path, facts: ScriptFacts) -> None:
+        super().__init__(folder=folder, python=facts.python)
+        self._facts = facts
+        self.parameters.update(tasks_per_node=facts.cluster.ranks_per_node)
+
+    def _submit_command(self, command: str) -> "LocalJob[Any]":
+        facts = self._facts
+        order = {
+            "folder": str(self.folder),
+            "logs": str(facts.logs),
+            "tasks": facts.cluster.ranks_per_node,
+            "worker": [*shlex.split(facts.python), "-u", "-m", WORKER, str(self.folder)],
+            "on_end": [*shlex.split(facts.python), "-m", *facts.on_end] if facts.on_end else [],
+            "time_limit": facts.cluster.time_limit,
+        }
+        controller = [*shlex.split(facts.python), "-m", "trainwright.launchers.local_controller", json.dumps(order)]
+        with (facts.logs / "batch.log").open("ab") as log:
+            process = subprocess.Popen(
+                controller,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=facts.directory,
+                env=self._environment(),
+                start_new_session=True,
+            )
+        tasks = list(range(self._num_tasks()))
+        return LocalJob(folder=self.folder, job_id=str(process.pid), process=process, tasks=tasks)
+
+    def _environment(self) -> dict[str, str]:
+        facts = self._facts
+        values = {**passed_values(facts.cluster, facts.environment), "PYTHONSAFEPATH": "1"}
+        if facts.code:
+            values["PYTHONPATH"] = str(facts.code)
+        values["CUDA_VISIBLE_DEVICES"] = _devices(facts.cluster.gpus_per_node)
+        values |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NODEID": "0", "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}
+        values["SUBMITIT_LOCAL_NTASKS"] = str(facts.cluster.ranks_per_node)
+        return values
+
+
+def _devices(count: int) -> str:
+    """The first `count` devices that this shell may use."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(number) for number in range(count)]
+    return ",".join(names[:count])

@@ -1,0 +1,135 @@
+"""Submitting any task: one callable, run once per rank, on Slurm or on this machine."""
+
+import runpy
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config.cluster import ClusterConfig
+from ..config.errors import UserError
+from .processes import start_time
+from .script import ScriptFacts, render
+from .task import TaskEnded, take_signals_back
+
+if TYPE_CHECKING:
+    import submitit
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """What is run, and where. `function(*arguments)` runs in each of cluster.world_size processes."""
+
+    name: str
+    """Job name: letters, digits, dot, dash, underscore."""
+    title: str
+    """One line at the top of the script."""
+    function: Callable[..., object]
+    """A module-level function (it is pickled by name). A non-zero end is `raise TaskEnded(code, message)`."""
+    arguments: tuple[object, ...] = ()
+    """Its arguments: plain values, no secrets, since they are pickled into `folder`."""
+    cluster: ClusterConfig
+    """Nodes, ranks per node and everything else about the place. A single task: nodes 1, ranks_per_node 1."""
+    directory: Path
+    """Working directory; exists, and is shared by all nodes."""
+    folder: Path
+    """Submitit's folder: script, pickles, results. Made if missing."""
+    logs: Path
+    """Folder of batch.log and 00000.log, 00001.log, ... Made if missing."""
+    template: str = "train.sbatch"
+    """File in sbatch_templates."""
+    code: Path | None = None
+    """Folder put first on the import path, or None for the installed code."""
+    on_end: tuple[str, ...] = ()
+    """Python module and arguments run after the last rank: `python -m *on_end CODE --signal NAME --message TEXT`; its
+    exit code becomes the job's. serve.sbatch has none."""
+    environment: tuple[str, ...] = ()
+    """Names of variables that pass from this shell beside the allow-list and cluster.environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmittedTask:
+    """A task that is under way: a Slurm job, or a process group of this machine (pid is its controller and pgid)."""
+
+    job_id: str | None
+    pid: int | None
+    pid_start_time: int | None
+    """Clock ticks since boot, to tell the process from a later one with the same id."""
+    job: "submitit.Job[Any]"
+    """Submitit's job; its results can be trusted, its state cannot."""
+
+
+def submit_task(spec: TaskSpec) -> SubmittedTask:
+    """Submit to Slurm or start here, as spec.cluster.scheduler says; returns at once.
+
+    Raises UserError if the cluster refuses or this machine cannot do it. Nothing runs then.
+    """
+    from .executors import DetachedLocalExecutor, TemplateSlurmExecutor
+
+    facts = script_facts(spec)
+    if spec.cluster.scheduler == "local":
+        _check_local(spec.cluster)
+    else:
+        from .slurm import Slurm
+
+        Slurm(spec.cluster).check()
+    for folder in (spec.folder, spec.logs):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if spec.cluster.scheduler == "slurm":
+        job = TemplateSlurmExecutor(spec.folder, spec.template, facts).submit(spec.function, *spec.arguments)
+        return SubmittedTask(job_id=job.job_id, pid=None, pid_start_time=None, job=job)
+    job = DetachedLocalExecutor(spec.folder, facts).submit(spec.function, *spec.arguments)
+    pid = int(job.job_id)
+    return SubmittedTask(job_id=None, pid=pid, pid_start_time=start_time(pid), job=job)
+
+
+def render_script(spec: TaskSpec) -> str:
+    """The batch script that submit_task would hand to sbatch."""
+    return render(spec.template, script_facts(spec))
+
+
+def script_facts(spec: TaskSpec) -> ScriptFacts:
+    """What the template shows of a task."""
+    python = shlex.quote(spec.cluster.python or sys.executable)
+    return ScriptFacts(
+        title=spec.title,
+        name=spec.name,
+        cluster=spec.cluster,
+        directory=spec.directory,
+        logs=spec.logs,
+        command=f"{python} -u -m trainwright.launchers.task {shlex.quote(str(spec.folder))}",
+        python=python,
+        code=spec.code,
+        on_end=spec.on_end,
+        environment=spec.environment,
+    )
+
+
+def run_module(module: str, *arguments: str) -> int:
+    """A task: `python -m module arguments...` in this process. What it exits with becomes the task's exit code."""
+    take_signals_back()
+    sys.argv = [module, *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code:
+            raise TaskEnded(code, f"{module} ended with {ended.code}") from None
+    return 0
+
+
+def _check_local(cluster: ClusterConfig) -> None:
+    if cluster.nodes > 1:
+        raise UserError(
+            "cluster.nodes",
+            f"{cluster.nodes}, but scheduler local has this machine alone",
+            "set cluster.nodes=1, or a profile with Slurm such as cluster.profile=dev",
+        )
+    for field in ("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node"):
+        value = getattr(cluster, field)
+        if value:
+            raise UserError(
+                f"cluster.{field}", repr(value), "only Slurm jobs have it; remove it or set scheduler: slurm"
+            )

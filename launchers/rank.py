@@ -1,0 +1,63 @@
+"""One rank of a run: says in the ledger that it starts and how it ends, and runs the trainer in between."""
+
+import importlib
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+from ..config.errors import UserError
+from ..config.loading import load_frozen
+from ..config.rundir import RunDir
+from ..tracking.ledger import LedgerWriter
+from .processes import start_time
+from .rendezvous import Place, join, place_from
+from .task import TaskEnded, take_signals_back
+
+TRAINER = "trainwright.parallelism.trainer"
+FINISHED, CRASHED, DO_NOT_RESTART = 0, 1, 93
+
+
+def run_attempt(run_dir: str, attempt: int) -> int:
+    """The task of a training job; returns 0, or raises TaskEnded with the verdict's code.
+
+    The rank's verdict is in the ledger either way, and its log (this process's stdout and stderr) has the traceback.
+    """
+    take_signals_back()
+    run, place = RunDir(Path(run_dir)), place_from(os.environ)
+    ledger = LedgerWriter(run, attempt, f"rank-{place.rank:05d}")
+    ledger.write("start", **_who(place))
+    code, message = _train(run, attempt, place)
+    ledger.write("verdict", rank=place.rank, code=code, message=message)
+    ledger.write("exit", rank=place.rank, code=code)
+    if code:
+        raise TaskEnded(code, message or f"rank {place.rank} ended with {code}")
+    return code
+
+
+def _train(run: RunDir, attempt: int, place: Place) -> tuple[int, str]:
+    """Exit code and, if it is not 0, one line that says why."""
+    try:
+        config = load_frozen(run.attempt_yaml(attempt))
+        join(place, run.rendezvous(attempt), config.cluster)
+        code = importlib.import_module(TRAINER).run_rank(run.path, attempt)
+    except UserError as error:
+        print(f"trainwright: {error}", file=sys.stderr)
+        return DO_NOT_RESTART, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return CRASHED, " ".join(f"{type(error).__name__}: {error}".split())[:500]
+    return int(code), ""
+
+
+def _who(place: Place) -> dict[str, object]:
+    pid = os.getpid()
+    return {
+        "pid": pid,
+        "pid_start_time": start_time(pid),
+        "pgid": os.getpgid(pid),
+        "host": socket.gethostname(),
+        "rank": place.rank,
+        "job_id": place.job_id,
+    }

@@ -1,0 +1,56 @@
+"""Rendering the batch script: pure, from what is asked for to the text that sbatch gets."""
+
+import shlex
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+
+from ..config.cluster import ClusterConfig
+from .environment import passed_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScriptFacts:
+    """What a template shows."""
+
+    title: str
+    """One line for people who read the script."""
+    name: str
+    """Slurm's job name."""
+    cluster: ClusterConfig
+    directory: Path
+    """Working directory of the job."""
+    logs: Path
+    """Folder of batch.log and of one log per rank."""
+    command: str
+    """Shell command that each rank runs."""
+    python: str
+    """Interpreter, quoted for the shell."""
+    code: Path | None
+    """Folder put on PYTHONPATH."""
+    on_end: tuple[str, ...]
+    """Python module and arguments that are told srun's exit code; none if empty."""
+    environment: tuple[str, ...]
+    """Names of more variables that pass from the submitting shell."""
+
+
+def render(template: str, facts: ScriptFacts) -> str:
+    """The text of a batch script from `sbatch_templates/<template>`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_load), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shell"] = lambda value: shlex.quote(str(value))
+    environment.filters["log"] = lambda path: shlex.quote(str(path).replace("%", "%%"))  # % starts a Slurm pattern
+    text = environment.get_template(template).render(
+        job=facts,
+        cluster=facts.cluster,
+        export=",".join(passed_names(facts.cluster, facts.environment)),
+        on_end=shlex.join(facts.on_end),
+    )
+    return text.rstrip("\n") + "\n"
+
+
+def _load(name: str) -> str:
+    return resources.files("trainwright.sbatch_templates").joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,172 @@
+"""Submitting a run: check all, make the run directory, freeze, snapshot, start. Nothing is left on failure."""
+
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.cluster import ClusterConfig
+from ..config.errors import UserError
+from ..config.layout import Layout, layout_of
+from ..config.loading import dump_run, load_frozen, load_run
+from ..config.model import read_model
+from ..config.run import RunConfig
+from ..config.rundir import RunDir, create_run_dir
+from ..storage.training_data import TrainingData
+from ..tracking.ledger import LedgerWriter
+from .job import SubmittedTask, TaskSpec, submit_task
+from .processes import end_group
+from .rank import run_attempt
+from .slurm import Slurm
+from .snapshot import take_snapshot
+
+MAY_CHANGE = (
+    "parallelism",
+    "cluster",
+    "checkpoint",
+    "tracking",
+    "train.steps",
+    "train.recompute",
+    "train.micro_batch_size",
+)
+"""What another attempt may change; the rest decides what is computed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """One attempt under way: a Slurm job, or the controller process on this machine."""
+
+    run_dir: RunDir
+    attempt: int
+    job_id: str | None
+    pid: int | None
+
+
+def check_run(run: RunConfig) -> tuple[Layout, TrainingData]:
+    """Check model, layout, stores and cluster as far as this machine can; UserError names what is wrong."""
+    model = read_model(Path(run.model))
+    layout = layout_of(run, model)
+    data = TrainingData.open(run.data)
+    data.check_model(model)
+    _check_place(run.cluster)
+    return layout, data
+
+
+def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
+    """Start a new run in a new run directory; `source` is the run file, for the ledger.
+
+    Raises UserError before anything is written if a check fails; on any later failure the run directory is removed.
+    """
+    _, data = check_run(run)
+    run_dir = create_run_dir(Path(run.runs), run.name)
+    try:
+        run_dir.run_yaml.write_text(dump_run(run), encoding="utf-8")
+        digest = take_snapshot(run_dir, Path(run.model), data.tokenizer_folder)
+        attempt = run_dir.next_attempt()
+        run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
+        return _start(run_dir, attempt, run, {"source": str(source) if source else None, "code": digest})
+    except BaseException:
+        shutil.rmtree(run_dir.path, ignore_errors=True)
+        raise
+
+
+def continue_run(run_dir: RunDir, overrides: Sequence[str]) -> Submitted:
+    """Start another attempt of a run, with the snapshot that it has.
+
+    Raises UserError if a field may not change, or while an attempt is queued or running. A failed start leaves the
+    run as it was.
+    """
+    from .status import read_status
+
+    old = load_frozen(run_dir.run_yaml)
+    run = load_run(run_dir.run_yaml, overrides)
+    _only_allowed_changes(old, run)
+    now = read_status(run_dir)
+    if now.state in ("queued", "running"):
+        raise UserError(str(run_dir.path), f"is {now.state}", f"wait for it, or `trainwright cancel {run_dir.path}`")
+    check_run(run.model_copy(update={"model": str(run_dir.model_config)}))
+    before = run_dir.run_yaml.read_text(encoding="utf-8")
+    attempt = run_dir.next_attempt()
+    try:
+        run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
+        _replace(run_dir.run_yaml, dump_run(run))
+        return _start(run_dir, attempt, run, {"source": None, "overrides": list(overrides)})
+    except BaseException:
+        _replace(run_dir.run_yaml, before)
+        run_dir.attempt_yaml(attempt).unlink(missing_ok=True)
+        for folder in (run_dir.attempt_logs(attempt), run_dir.ledger_file(attempt, "submit").parent):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
+    """The task that an attempt is."""
+    return TaskSpec(
+        name=run.name,
+        title=f"Trainwright: run {run_dir.name}, attempt {attempt}",
+        function=run_attempt,
+        arguments=(str(run_dir.path), attempt),
+        cluster=run.cluster,
+        directory=run_dir.path,
+        folder=run_dir.jobs,
+        logs=run_dir.attempt_logs(attempt),
+        template="train.sbatch",
+        code=run_dir.code,
+        on_end=("trainwright.launchers.supervisor", str(run_dir.path), str(attempt)),
+    )
+
+
+def _start(run_dir: RunDir, attempt: int, run: RunConfig, fields: dict[str, object]) -> Submitted:
+    task = submit_task(training_task(run_dir, attempt, run))
+    try:
+        LedgerWriter(run_dir, attempt, "submit").write(
+            "submit",
+            scheduler=run.cluster.scheduler,
+            job_id=task.job_id,
+            pid=task.pid,
+            pid_start_time=task.pid_start_time,
+            pgid=task.pid,  # the controller leads a session of its own
+            host=socket.gethostname(),
+            nodes=run.cluster.nodes,
+            world_size=run.cluster.world_size,
+            **fields,
+        )
+    except BaseException:  # a job that no ledger knows could never be found again
+        _undo(task, run.cluster)
+        raise
+    return Submitted(run_dir=run_dir, attempt=attempt, job_id=task.job_id, pid=task.pid)
+
+
+def _undo(task: SubmittedTask, cluster: ClusterConfig) -> None:
+    if task.job_id is not None:
+        Slurm(cluster).cancel(task.job_id)
+    elif task.pid is not None:
+        end_group(task.pid)
+
+
+def _check_place(cluster: ClusterConfig) -> None:
+    if cluster.scheduler == "slurm":
+        Slurm(cluster).check()
+
+
+def _only_allowed_changes(old: RunConfig, new: RunConfig) -> None:
+    for field, before, after in _differences(old.model_dump(), new.model_dump(), ""):
+        if not any(field == allowed or field.startswith(f"{allowed}.") for allowed in MAY_CHANGE):
+            raise UserError(
+                field,
+                f"{after!r}, but the run was started with {before!r}",
+                f"start a new run, or change only {', '.join(MAY_CHANGE)}",
+            )
+
+
+def _differences(old: object, new: object, field: str) -> list[tuple[str, object, object]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [found for key in old for found in _differences(old[key], new[key], f"{field}.{key}".lstrip("."))]
+    return [] if old == new else [(field, old, new)]
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
