@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..config.errors import FoundBad, UserError
 from ..config.model import read_model
 from ..config.rundir import RunDir
-from ..storage.checkpoint import Checkpoint
+from ..storage.checkpoint import Checkpoint, file_crc32c
+from ..storage.manifest import FILE_NAME as MANIFEST
 from ..storage.tensor_names import tensor_shapes
 from ..storage.tensor_source import WEIGHT
 from .model_files import write_model_files
@@ -54,6 +55,11 @@ def run_of(checkpoint: Checkpoint) -> RunDir:
         problem = "is not in a run directory, so its model config and tokenizer are unknown"
         raise UserError(str(checkpoint.folder), problem, "give a checkpoint in RUN/checkpoints")
     return run
+
+
+def checkpoint_id(checkpoint: Checkpoint) -> str:
+    """Names the checkpoint's bytes: its manifest, which holds the checksum of every file, in short."""
+    return f"{file_crc32c(checkpoint.folder / MANIFEST):08x}"
 
 
 def export_checkpoint(
@@ -192,6 +198,7 @@ def _write_record(path: Path, exported: Exported, checkpoint: Checkpoint) -> Non
         "step": exported.step,
         "tokens": exported.tokens,
         "checkpoint": str(checkpoint.folder),
+        "checkpoint_id": checkpoint_id(checkpoint),
         "dtype": exported.dtype,
         "weights_digest": exported.weights_digest,
     }

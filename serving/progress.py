@@ -37,3 +37,31 @@ class BytesProgress:
     ) -> None:
         if self._shown and self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+class Waiting:
+    """How long something has been waited for: a line rewritten on a terminal, one line per message elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._start = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+        self._last = ""
+
+    def say(self, message: str) -> None:
+        """Show what is waited for and, on a terminal, for how long so far."""
+        if self._terminal:
+            line = f"\r\x1b[K{self._what}: {message} ({time.monotonic() - self._start:.0f} s)"
+            print(line, end="", file=sys.stderr, flush=True)
+        elif message != self._last:
+            print(f"{self._what}: {message}", file=sys.stderr, flush=True)
+        self._last = message
+
+    def __enter__(self) -> "Waiting":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._last and self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
