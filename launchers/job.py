@@ -82,7 +82,7 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
         return SubmittedTask(job_id=job.job_id, pid=None, pid_start_time=None, job=job)
     job = DetachedLocalExecutor(spec.folder, facts).submit(spec.function, *spec.arguments)
     pid = int(job.job_id)
-    return SubmittedTask(job_id=None, pid=pid, pid_start_time=start_time(pid), job=job)
+    return SubmittedTask(job_id=None, pid=pid, pid_start_time=start_time(pid) or 0, job=job)
 
 
 def render_script(spec: TaskSpec) -> str:

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
@@ -116,7 +116,7 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     return _by_verdicts(events, submit, probe, cancelled)
 
 
-def last_metrics(run: RunDir) -> dict[str, float | int]:
+def last_metrics(run: RunDir) -> dict[str, Any]:
     """step, loss and tokens_per_s of the last whole line of the newest attempt that wrote one; empty if none did."""
     for attempt in reversed(run.attempts()):
         for line in reversed(_tail(run.metrics(attempt)).splitlines()):

@@ -1,0 +1,26 @@
+"""`trainwright cancel RUN`: end a run."""
+
+import argparse
+
+from .output import add_json_option, emit
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`cancel RUN`."""
+    text = "end a run that is queued or running"
+    parser = commands.add_parser("cancel", help=text, description=text)
+    parser.add_argument("run_name", metavar="RUN", help="a run's folder or name")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """End it and say what it is now; a run that was over already stays what it was."""
+    from dataclasses import asdict
+
+    from ..config.rundir import find_run
+    from ..launchers.cancel import cancel_run
+
+    now = cancel_run(find_run(arguments.run_name))
+    emit(arguments, asdict(now), f"{now.run}: {now.state}")
+    return 0

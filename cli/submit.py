@@ -1,0 +1,109 @@
+"""`trainwright submit RUN.yaml|RUN [key=value...] [--wait]`: start a run, or another attempt of one."""
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from .output import add_json_option, emit
+
+if TYPE_CHECKING:
+    from ..launchers.status import RunStatus
+    from ..launchers.submission import Submitted
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """`submit RUN.yaml [key=value...] [--wait]`."""
+    text = "start a run on Slurm or on this machine, or go on with one"
+    parser = commands.add_parser("submit", help=text, description=text)
+    parser.add_argument("run_file", metavar="RUN.yaml|RUN", help="run file, or a run's folder or name to go on with it")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to change, such as cluster.nodes=2")
+    parser.add_argument("--wait", action="store_true", help="follow the run until it ends")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Submit; with --wait 0 if the run finished, 2 if a rank reported a user's mistake, else 1."""
+    submitted = _submit(arguments)
+    record = {
+        "run": str(submitted.run_dir.path),
+        "attempt": submitted.attempt,
+        "job_id": submitted.job_id,
+        "pid": submitted.pid,
+    }
+    if not arguments.wait:
+        emit(arguments, record, _how_to_follow(submitted))
+        return 0
+    from dataclasses import asdict
+
+    from ..launchers.follow import wait_for_end
+
+    print(_how_to_follow(submitted), file=sys.stderr, flush=True)
+    progress = _Progress()
+    last = wait_for_end(submitted.run_dir, progress.show)
+    progress.close()
+    emit(arguments, {**record, **asdict(last)}, _last_words(last))
+    if last.state == "finished":
+        return 0
+    print(f"trainwright: {last.run}: {last.state}: {last.why}; see {last.log}", file=sys.stderr)
+    return 2 if last.code == 93 else 1
+
+
+def _submit(arguments: argparse.Namespace) -> "Submitted":
+    from pathlib import Path
+
+    from ..config.errors import UserError
+    from ..config.loading import load_run
+    from ..config.rundir import find_run
+    from ..launchers.submission import continue_run, submit_run
+
+    path = Path(arguments.run_file)
+    if path.is_file() or path.suffix in (".yaml", ".yml"):
+        return submit_run(load_run(path, arguments.overrides), source=path)
+    try:
+        found = find_run(arguments.run_file)
+    except UserError:
+        raise UserError(
+            arguments.run_file, "neither a run file nor a run", "give RUN.yaml, or a run's folder or name"
+        ) from None
+    return continue_run(found, arguments.overrides)
+
+
+def _how_to_follow(submitted: "Submitted") -> str:
+    run = submitted.run_dir.path
+    place = f"Slurm job {submitted.job_id}" if submitted.job_id else f"process {submitted.pid} on this machine"
+    return (
+        f"run {submitted.run_dir.name}, attempt {submitted.attempt}: {place}\n"
+        f"  trainwright status {run}\n  trainwright logs -f {run}\n  trainwright cancel {run}"
+    )
+
+
+def _last_words(last: "RunStatus") -> str:
+    loss = "" if last.loss is None else f", loss {last.loss:.4f}"
+    step = "" if last.step is None else f" at step {last.step}/{last.steps}"
+    return f"{last.run}: {last.state}{step}{loss}"
+
+
+class _Progress:
+    """Progress on stderr: one line that changes on a terminal, else a line now and then."""
+
+    EVERY_S = 10.0
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last, self._printed = "", 0.0
+
+    def show(self, line: str) -> None:
+        """Show the newest line."""
+        if self._terminal:
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        elif line != self._last and time.monotonic() - self._printed >= self.EVERY_S:
+            print(line, file=sys.stderr, flush=True)
+            self._printed = time.monotonic()
+            self._last = line
+
+    def close(self) -> None:
+        """Leave the line."""
+        if self._terminal:
+            print(file=sys.stderr)

@@ -1,0 +1,53 @@
+"""Ending a run: scancel, or the process group that the ledger names, after making sure that it is still the same."""
+
+import os
+import socket
+
+from ..config.errors import UserError
+from ..config.loading import load_frozen
+from ..config.rundir import RunDir
+from ..tracking.ledger import Event, LedgerWriter, read_ledger
+from .processes import end_group, is_alive, wait_until
+from .slurm import Slurm
+from .status import RunStatus, read_status
+
+PATIENCE_S = 90.0
+"""Slurm ends a job's processes within KillWait (30 s unless the site changed it) and then cleans up."""
+
+
+def cancel_run(run: RunDir) -> RunStatus:
+    """End the run's newest attempt if it is queued or running; its status afterwards.
+
+    Records `cancel` first, so that the end is told from a failure. Raises UserError if it cannot be ended from here.
+    """
+    before = read_status(run)
+    if before.state not in ("queued", "running"):
+        return before
+    events = [event for event in read_ledger(run) if event.attempt == before.attempt]
+    submit = next(event.fields for event in events if event.event == "submit")
+    if submit["scheduler"] == "local" and submit["host"] != socket.gethostname():
+        raise UserError(str(run.path), f"runs on {submit['host']}", "cancel it there")
+    writer = f"cancel-{socket.gethostname()}-{os.getpid()}"  # two people may cancel at once: a file for each
+    LedgerWriter(run, before.attempt, writer).write("cancel", user=os.geteuid())
+    if submit["scheduler"] == "slurm":
+        Slurm(load_frozen(run.run_yaml).cluster).cancel(str(submit["job_id"]))
+        wait_until(lambda: read_status(run).state not in ("queued", "running"), PATIENCE_S, every_s=1.0)
+    else:
+        _end_groups(events)
+    after = read_status(run)
+    if after.state in ("queued", "running"):
+        raise UserError(
+            str(run.path), f"is still {after.state} after {PATIENCE_S:.0f} s", "ask again, or Slurm's admins"
+        )
+    return after
+
+
+def _end_groups(events: list[Event]) -> None:
+    """End the controller's group, and that of any rank which outlived it."""
+    for event in events:
+        if event.event not in ("submit", "start"):
+            continue
+        who = event.fields
+        if is_alive(who["pid"], who["pid_start_time"]) and not end_group(who["pgid"]):
+            raise UserError(f"process group {who['pgid']}", "does not end", "end it as its owner")
+    # The controller records the end after its ranks are gone; that takes an interpreter's start.

@@ -1,0 +1,81 @@
+"""What would be submitted: layout, ranks, sizes and the rendered script. Nothing is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.layout import Layout, layout_of
+from ..config.model import ModelShape, read_model
+from ..config.run import RunConfig
+from ..config.rundir import RunDir
+from .job import render_script
+from .submission import training_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPlace:
+    """One rank: its node (0, 1, ...), its place on each axis, and the layers that it holds."""
+
+    rank: int
+    node: int
+    tensor: int
+    data: int
+    pipeline: int
+    first_layer: int
+    last_layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run before it is submitted."""
+
+    name: str
+    run_dir: str
+    """Where it would go, unless the name is taken."""
+    scheduler: str
+    layout: dict[str, int]
+    ranks: list[RankPlace]
+    parameters: int
+    tokens_per_step: int
+    steps: int
+    tokens: int
+    script: str | None
+    """The batch script; None where this machine runs the ranks itself."""
+
+
+def plan_run(run: RunConfig) -> Plan:
+    """Work out a plan; UserError if model or layout break a rule."""
+    model = read_model(Path(run.model))
+    layout = layout_of(run, model)
+    run_dir = RunDir(Path(run.runs) / run.name)
+    tokens_per_step = run.train.global_batch_size * run.data.sequence_length
+    return Plan(
+        name=run.name,
+        run_dir=str(run_dir.path),
+        scheduler=run.cluster.scheduler,
+        layout={"tensor": layout.tensor, "pipeline": layout.pipeline, "data": layout.data},
+        ranks=_ranks(run, layout, model),
+        parameters=model.num_parameters(),
+        tokens_per_step=tokens_per_step,
+        steps=run.train.steps,
+        tokens=tokens_per_step * run.train.steps,
+        script=render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None,
+    )
+
+
+def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]:
+    places = []
+    for rank in range(layout.world_size):
+        place = layout.coordinates(rank)
+        layers = layout.layers_of(place.pipeline, model.num_layers)
+        places.append(
+            RankPlace(
+                rank=rank,
+                node=rank // run.cluster.ranks_per_node,
+                tensor=place.tensor,
+                data=place.data,
+                pipeline=place.pipeline,
+                first_layer=layers.start,
+                last_layer=layers.stop - 1,
+            )
+        )
+    return places
