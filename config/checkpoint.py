@@ -13,4 +13,4 @@ class CheckpointConfig(Section):
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints kept; older ones are removed after the next is committed."""
     resume_from: str | None = None
-    """Checkpoint folder or RUN[@STEP] to go on from (weights, optimizer, step, data position) while this run has none."""
+    """Checkpoint folder or RUN[@STEP] to go on from (weights, optimizer, step, position) while this run has none."""

@@ -14,7 +14,7 @@ class ClusterConfig(Section):
     """Where and on what the run runs."""
 
     profile: str = Field(default="local", min_length=1)
-    """Profile to start from: local, dev, or a YAML file NAME.yaml beside the run file or in the user's config folder."""
+    """Profile beneath these fields: local, dev, or NAME.yaml beside the run file or in the user's config folder."""
     scheduler: Literal["local", "slurm"] = "local"
     """Who starts the ranks: this machine, or Slurm."""
     nodes: int = Field(default=1, ge=1)

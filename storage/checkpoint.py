@@ -14,7 +14,7 @@ from ..config.errors import FoundBad, UserError
 from ..config.rundir import RunDir, find_run, split_step, step_of
 from .manifest import FILE_NAME, Manifest, read_manifest
 from .rectangles import Rectangle, matrix_shape
-from .tensor_source import WEIGHT, Float32Array
+from .tensor_source import Float32Array
 
 DATA_FILE = "rank-{rank:05d}.safetensors"
 INDEX_FILE = "rank-{rank:05d}.json"

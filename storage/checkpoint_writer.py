@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 
 from ..config.errors import FoundBad
 from ..config.rundir import RunDir
@@ -15,6 +16,8 @@ from .checkpoint import DATA_FILE, INDEX_FILE, committed_steps, file_crc32c
 from .manifest import FILE_NAME, sync_folder
 from .rectangles import Rectangle
 from .tensor_source import Float32Array
+
+_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,24 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def _safetensors_bytes(header: dict[str, object], rectangles: list[OwnedRectangle]) -> Iterator[bytes | memoryview]:
+def _safetensors_bytes(header: dict[str, object], rectangles: list[OwnedRectangle]) -> Iterator[bytes]:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format's alignment
     yield len(text).to_bytes(8, "little") + text
     for item in rectangles:
-        yield memoryview(item.values.reshape(-1)).cast("B") if item.values.size else b""
+        data = memoryview(np.ascontiguousarray(item.values).reshape(-1)).cast("B")
+        for start in range(0, len(data), _BLOCK_BYTES):
+            yield bytes(data[start : start + _BLOCK_BYTES])
 
 
-def _write(path: Path, blocks: Iterator[bytes | memoryview]) -> tuple[int, int]:
+def _write(path: Path, blocks: Iterator[bytes]) -> tuple[int, int]:
     """Write beside, fsync, rename; returns size in bytes and crc32c."""
     beside = path.with_name(f".{path.name}.partial")
     checksum, size = google_crc32c.Checksum(), 0
     with beside.open("wb") as file:
         for block in blocks:
             file.write(block)
-            checksum.update(bytes(block) if isinstance(block, memoryview) else block)
+            checksum.update(block)
             size += len(block)
         file.flush()
         os.fsync(file.fileno())

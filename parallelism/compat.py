@@ -1,0 +1,62 @@
+"""Differences between megatron-core versions and environments, in one place.
+
+Import megatron only after `prepare()`. Each mend names the reason; each has a test that fails without it.
+"""
+
+import importlib.metadata
+import warnings
+from typing import Any
+
+import torch
+
+
+def prepare() -> None:
+    """Make megatron-core importable and usable on this machine (CUDA or CPU)."""
+    with warnings.catch_warnings():
+        # Fallbacks from Transformer Engine and Apex are what we want: our layer spec uses neither.
+        warnings.simplefilter("ignore")
+        if not torch.cuda.is_available():
+            _prepare_cpu()
+        import megatron.core.models.gpt
+        import megatron.core.optimizer  # noqa: F401
+
+
+def _prepare_cpu() -> None:
+    from .cpu_standins import install
+
+    install()
+    # megatron decorates fused functions that we never call with torch.compile; importing the compiler takes seconds.
+    compiler: Any = torch.compile
+    torch.compile = lambda function=None, **_: function if function else lambda inner: inner  # type: ignore[assignment]
+    try:
+        import megatron.core.models.gpt  # noqa: F401
+        import megatron.core.tensor_parallel.random as megatron_random
+    finally:
+        torch.compile = compiler
+    # Recompute saves and restores "the CUDA generator": here that is the CPU's.
+    megatron_random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
+    megatron_random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, for the manifest."""
+    names = ("trainwright", "torch", "megatron-core", "numpy")
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def set_adam_step(optimizer: Any, state: dict[str, Any], group: dict[str, Any], step: int) -> None:
+    """Tell AdamW how many steps are done, for one parameter.
+
+    torch keeps a step tensor per parameter; fused Adam (Apex, Transformer Engine) keeps one number per group. One
+    shared tensor would be counted up once per parameter (what megatron-core's own loading does without those two).
+    """
+    if isinstance(optimizer, torch.optim.AdamW):
+        state["step"] = torch.tensor(float(step), dtype=torch.float32)
+    else:
+        group["step"] = step

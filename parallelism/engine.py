@@ -1,0 +1,62 @@
+"""The contract that every training engine keeps. The trainer is its only caller."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..storage.checkpoint_writer import OwnedRectangle
+from ..storage.tensor_source import TensorSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Some sequences of the global batch.
+
+    tokens: int64 [num_sequences, sequence_length + 1]. counted: bool [num_sequences, sequence_length], whether the
+    prediction of tokens[:, 1:] counts in the loss. documents: int32 like tokens[:, :-1], number of the document within
+    its sequence, or None if attention crosses documents.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    counted: npt.NDArray[np.bool_]
+    documents: npt.NDArray[np.int32] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One optimizer step, the same on every rank."""
+
+    loss: float
+    """Mean over all counted tokens of the global batch, in nats."""
+    grad_norm: float
+    """Global norm of the gradient before clipping."""
+    tokens: int
+    """Counted tokens of the global batch."""
+    skipped: bool
+    """The update was not applied since the gradient was not finite."""
+
+
+class Engine(Protocol):
+    """A model, its optimizer and its parallel layout, on one rank."""
+
+    def load(self, source: TensorSource, optimizer_steps: int) -> None:
+        """Fill weights and optimizer slots from `source`; AdamW goes on as after `optimizer_steps` updates."""
+        ...
+
+    def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+        """One update on this rank's share of the global batch (the same on all ranks of one data parallel place)."""
+        ...
+
+    def evaluate(self, samples: Samples) -> tuple[float, int]:
+        """(mean loss, counted tokens) over all data parallel ranks' samples; changes nothing."""
+        ...
+
+    def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """Logits [num_sequences, length, vocab_size] of tokens int64 [num_sequences, length], on the last stage."""
+        ...
+
+    def owned_state(self) -> list[OwnedRectangle]:
+        """What this rank writes into a checkpoint; every element of every slot is owned by exactly one rank."""
+        ...

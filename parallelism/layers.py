@@ -1,0 +1,89 @@
+"""The layer spec used where Transformer Engine and Apex are not: torch's RMSNorm and scaled_dot_product_attention.
+
+Imported only after compat.prepare().
+"""
+
+from typing import Any
+
+import torch
+from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer import TransformerConfig
+from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class RMSNorm(torch.nn.RMSNorm):
+    """RMSNorm [..., hidden_size] in float32, marked so that its gradient is summed under sequence parallel.
+
+    Without the mark tensor ranks drift apart silently: finalize_model_grads skips unmarked parameters.
+    """
+
+    def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
+        super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise in float32 and round before the weight, as Hugging Face's and vLLM's norms do."""
+        wide = x.float()
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * (wide * scale).to(x.dtype)
+
+
+class CoreAttention(torch.nn.Module):
+    """Causal attention by torch's scaled_dot_product_attention: fused, no [s, s] matrix kept.
+
+    query [s, b, heads, head_dim], key and value [s, b, kv_heads, head_dim] -> [s, b, heads * head_dim]. A mask
+    [b, 1, s, s] (True where attention is forbidden) replaces plain causal attention.
+    """
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **_: Any
+    ) -> torch.Tensor:
+        """See the class."""
+        q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
+        allowed = None if attention_mask is None else attention_mask.logical_not()
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=allowed, is_causal=allowed is None, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        return out.permute(2, 0, 1, 3).flatten(2)
+
+
+def block_spec(config: TransformerConfig, num_layers: int) -> TransformerBlockSubmodules:
+    """Spec of the dense layers that one pipeline stage holds, and of the final norm."""
+    qk_norm = RMSNorm if config.qk_layernorm else IdentityOp
+    attention = ModuleSpec(
+        module=SelfAttention,
+        params={"attn_mask_type": AttnMaskType.causal},
+        submodules=SelfAttentionSubmodules(
+            linear_qkv=ColumnParallelLinear,
+            core_attention=CoreAttention,
+            linear_proj=RowParallelLinear,
+            q_layernorm=qk_norm,
+            k_layernorm=qk_norm,
+        ),
+    )
+    mlp = ModuleSpec(
+        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
+    )
+    layer = ModuleSpec(
+        module=TransformerLayer,
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=RMSNorm,
+            self_attention=attention,
+            self_attn_bda=get_bias_dropout_add,
+            pre_mlp_layernorm=RMSNorm,
+            mlp=mlp,
+            mlp_bda=get_bias_dropout_add,
+        ),
+    )
+    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm)

@@ -1,0 +1,208 @@
+"""The megatron-core engine: dense models over tensor, sequence, pipeline and data parallel ranks, CPU or CUDA.
+
+Imported only after compat.prepare().
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer.module import Float16Module
+
+from ..config.layout import Layout
+from ..config.model import ModelShape
+from ..config.run import RunConfig
+from ..storage.checkpoint_writer import OwnedRectangle
+from ..storage.tensor_source import TensorSource
+from .engine import Samples, StepResult
+from .megatron_model import build_model, initialize_groups, transformer_config
+from .megatron_state import MegatronState
+
+_Batch = dict[str, Any]
+
+
+class MegatronEngine:
+    """One rank of a megatron-core training run. See engine.Engine for the contract."""
+
+    def __init__(self, run: RunConfig, model: ModelShape, layout: Layout, rank: int) -> None:
+        self._run, self._model, self._layout = run, model, layout
+        self._place = layout.coordinates(rank)
+        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        initialize_groups(layout)
+        tensor_parallel.model_parallel_cuda_manual_seed(run.train.seed % 2**31)
+        config = transformer_config(run, model, layout)
+        chunk: torch.nn.Module = build_model(config, model, layout, self._place)
+        chunk.to(self._device)
+        self._gpt = chunk
+        if run.train.precision == "bf16":
+            chunk = Float16Module(config, chunk)
+        self._ddp = DistributedDataParallel(config, _ddp_config(run), chunk)
+        self._optimizer = get_megatron_optimizer(_optimizer_config(run), [self._ddp])
+        config.finalize_model_grads_func = finalize_model_grads
+        self._state = MegatronState(self._gpt, self._optimizer, model, layout, self._place)
+        self._forward_backward = get_forward_backward_func()
+
+    def load(self, source: TensorSource, optimizer_steps: int) -> None:
+        """See Engine."""
+        self._state.load(source, optimizer_steps)
+
+    def owned_state(self) -> list[OwnedRectangle]:
+        """See Engine."""
+        return list(self._state.owned())
+
+    def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+        """See Engine."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+            group["weight_decay"] = self._run.train.optimizer.weight_decay * group.get("wd_mult", 1.0)
+        self._ddp.train()
+        self._ddp.zero_grad_buffer()
+        self._optimizer.zero_grad()
+        loss, tokens = self._run_microbatches(samples, forward_only=False)
+        applied, grad_norm = self._update()
+        return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied)
+
+    def evaluate(self, samples: Samples) -> tuple[float, int]:
+        """See Engine."""
+        self._ddp.eval()
+        with torch.no_grad():
+            return self._run_microbatches(samples, forward_only=True)
+
+    def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """See Engine. Runs the pipeline once per sequence; tensor ranks' vocabulary slices are gathered."""
+        self._ddp.eval()
+        collected: list[torch.Tensor] = []
+
+        def forward(iterator: Iterator[torch.Tensor], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+            ids = next(iterator)
+            output = chunk(ids, self._positions(ids), None)
+
+            def keep(out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+                whole = tensor_parallel.gather_from_tensor_model_parallel_region(out)
+                collected.append(whole[..., : self._model.vocab_size].float().cpu())
+                return out.sum(), torch.ones((), dtype=torch.int, device=self._device), {}
+
+            return output, keep
+
+        with torch.no_grad():
+            self._forward_backward(
+                forward_step_func=forward,
+                data_iterator=iter(torch.from_numpy(tokens).to(self._device).split(1)),
+                model=[self._ddp],
+                num_microbatches=len(tokens),
+                seq_length=tokens.shape[1],
+                micro_batch_size=1,
+                forward_only=True,
+            )
+        return torch.cat(collected).numpy() if collected else None
+
+    def _update(self) -> tuple[bool, float]:
+        """Clip and step if the gradient is finite; (applied, norm before clipping), equal on all ranks.
+
+        megatron's own step() would apply a gradient that is not finite, so its parts are called here.
+        """
+        self._optimizer.prepare_grads()
+        norm = float(self._optimizer.get_grad_norm())
+        if not math.isfinite(norm):
+            return False, norm
+        limit = self._run.train.optimizer.clip_norm
+        for optimizer in getattr(self._optimizer, "chained_optimizers", [self._optimizer]):
+            if limit and optimizer.get_parameters():
+                clip_grad_by_total_norm_fp32(optimizer.get_parameters(), max_norm=limit, total_norm=norm)
+        return bool(self._optimizer.step_with_ready_grads()), norm
+
+    def _run_microbatches(self, samples: Samples, *, forward_only: bool) -> tuple[float, int]:
+        """Forward (and backward) over all micro batches; (mean loss, counted tokens) of the global batch."""
+        size = self._run.train.micro_batch_size
+        count = len(samples.tokens) // size
+        reports = self._forward_backward(
+            forward_step_func=self._forward_step,
+            data_iterator=self._micro_batches(samples),
+            model=[self._ddp],
+            num_microbatches=count,
+            seq_length=samples.tokens.shape[1] - 1,
+            micro_batch_size=size,
+            forward_only=forward_only,
+        )
+        total = torch.zeros(2, dtype=torch.float64, device=self._device)
+        if reports and self._place.tensor == 0:  # only the last stage has reports
+            total += torch.stack([report["sums"] for report in reports]).sum(0)
+        dist.all_reduce(total)
+        loss_sum, tokens = total.tolist()
+        return (loss_sum / tokens if tokens else 0.0), int(tokens)
+
+    def _micro_batches(self, samples: Samples) -> Iterator[_Batch]:
+        size = self._run.train.micro_batch_size
+        for start in range(0, len(samples.tokens), size):
+            rows = slice(start, start + size)
+            tokens = torch.from_numpy(samples.tokens[rows]).to(self._device)
+            documents = None if samples.documents is None else torch.from_numpy(samples.documents[rows])
+            yield {
+                "ids": tokens[:, :-1].contiguous(),
+                "labels": tokens[:, 1:].contiguous(),
+                "counted": torch.from_numpy(samples.counted[rows]).to(self._device),
+                "mask": None if documents is None else _document_mask(documents.to(self._device)),
+            }
+
+    def _forward_step(self, batches: Iterator[_Batch], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+        """One micro batch through this stage; the loss function runs on the last stage only."""
+        batch = next(batches)
+        output = chunk(batch["ids"], self._positions(batch["ids"]), batch["mask"])
+        return output, lambda logits: self._loss(logits, batch)
+
+    def _loss(self, logits: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """(sum of losses, counted tokens, report). logits [b, s, vocab / tensor]; padding rows count for nothing."""
+        first = parallel_state.get_tensor_model_parallel_rank() * logits.shape[-1]
+        real = self._model.vocab_size - first
+        if real < logits.shape[-1]:
+            padding = torch.arange(logits.shape[-1], device=logits.device) >= real
+            logits = logits.masked_fill(padding, -math.inf)
+        losses = tensor_parallel.vocab_parallel_cross_entropy(logits.float(), batch["labels"])
+        total = (losses * batch["counted"]).sum()
+        tokens = batch["counted"].sum().to(torch.int)
+        return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
+
+    def _positions(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+
+
+def _ddp_config(run: RunConfig) -> DistributedDataParallelConfig:
+    return DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=False,
+        use_distributed_optimizer=run.parallelism.zero == 1,
+        check_for_nan_in_grad=False,
+    )
+
+
+def _optimizer_config(run: RunConfig) -> OptimizerConfig:
+    adam = run.train.optimizer
+    return OptimizerConfig(
+        optimizer="adam",
+        lr=adam.lr,
+        weight_decay=adam.weight_decay,
+        adam_beta1=adam.betas[0],
+        adam_beta2=adam.betas[1],
+        adam_eps=adam.eps,
+        clip_grad=adam.clip_norm,
+        bf16=run.train.precision == "bf16",
+        params_dtype=torch.bfloat16 if run.train.precision == "bf16" else torch.float32,
+        use_distributed_optimizer=run.parallelism.zero == 1,
+    )
+
+
+def _document_mask(documents: torch.Tensor) -> torch.Tensor:
+    """bool [b, 1, s, s], True where attention is forbidden: the future, and other documents."""
+    length = documents.shape[1]
+    future = torch.ones(length, length, dtype=torch.bool, device=documents.device).triu(1)
+    other = documents[:, :, None] != documents[:, None, :]
+    return (future | other).unsqueeze(1)

@@ -1,0 +1,123 @@
+"""From a model config and layout to megatron-core's GPTModel, and what each of its parameters is.
+
+Imported only after compat.prepare().
+"""
+
+import re
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer import TransformerConfig
+
+from ..config.layout import Coordinates, Layout
+from ..config.model import ModelShape
+from ..config.run import RunConfig
+from ..storage.tensor_names import Part, padded_vocab_size
+from .layers import block_spec
+
+_OUTSIDE_LAYERS = {
+    "embedding.word_embeddings.weight": "embedding",
+    "output_layer.weight": "output",
+    "decoder.final_layernorm.weight": "final_norm",
+}
+_IN_LAYERS = {
+    "input_layernorm.weight": "input_norm",
+    "pre_mlp_layernorm.weight": "post_attention_norm",
+    "self_attention.linear_qkv.weight": "qkv",
+    "self_attention.linear_qkv.bias": "qkv_bias",
+    "self_attention.linear_proj.weight": "attention_output",
+    "self_attention.q_layernorm.weight": "q_norm",
+    "self_attention.k_layernorm.weight": "k_norm",
+    "mlp.linear_fc1.weight": "gate_up",
+    "mlp.linear_fc2.weight": "down",
+}
+_LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
+
+
+def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> TransformerConfig:
+    """megatron-core's config of this model in this layout."""
+    bf16 = run.train.precision == "bf16"
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    recompute: dict[str, Any] = {
+        "none": {},
+        "attention": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
+        "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
+    }[run.train.recompute]
+    return TransformerConfig(
+        num_layers=model.num_layers,
+        hidden_size=model.hidden_size,
+        num_attention_heads=model.num_heads,
+        num_query_groups=model.num_kv_heads,
+        kv_channels=model.head_dim,
+        ffn_hidden_size=model.ffn_size,
+        layernorm_epsilon=model.norm_eps,
+        normalization="RMSNorm",
+        qk_layernorm=model.qk_norm,
+        add_qkv_bias=model.qkv_bias,
+        add_bias_linear=False,
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        hidden_dropout=0.0,
+        attention_dropout=0.0,
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        sequence_parallel=run.parallelism.sequence and layout.tensor > 1,
+        pipeline_dtype=dtype,
+        params_dtype=dtype,
+        bf16=bf16,
+        # Loss and gradients are sums over tokens, divided once by the global batch's tokens: the true token mean.
+        calculate_per_token_loss=True,
+        # Weights are always read from a TensorSource. The constructors' initialisation still has to run, since it also
+        # marks which parameters are tensor parallel shards; it just draws nothing.
+        init_method=_leave,
+        output_layer_init_method=_leave,
+        embedding_init_method=_leave,
+        use_cpu_initialization=not torch.cuda.is_available(),
+        gradient_accumulation_fusion=False,
+        masked_softmax_fusion=False,
+        bias_activation_fusion=False,
+        bias_dropout_fusion=False,
+        # Stage-to-stage messages have one shape, known from the config.
+        variable_seq_lengths=False,
+        **recompute,
+    )
+
+
+def _leave(weight: torch.Tensor) -> torch.Tensor:
+    return weight
+
+
+def build_model(config: TransformerConfig, model: ModelShape, layout: Layout, place: Coordinates) -> GPTModel:
+    """The layers of this rank's pipeline stage, with embedding and output layer where they belong."""
+    return GPTModel(
+        config,
+        block_spec(config, model.num_layers // layout.pipeline),
+        vocab_size=padded_vocab_size(model, layout.tensor),
+        max_sequence_length=model.max_positions,
+        pre_process=place.pipeline == 0,
+        post_process=place.pipeline == layout.pipeline - 1,
+        position_embedding_type="rope",
+        rotary_base=model.rope_theta,
+        share_embeddings_and_output_weights=model.tied,
+    )
+
+
+def initialize_groups(layout: Layout) -> None:
+    """Make megatron-core's process groups for the layout."""
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
+    )
+
+
+def part_of(name: str, layout: Layout, place: Coordinates, model: ModelShape) -> Part:
+    """What megatron-core's parameter `name` is, with its layer counted over all stages. KeyError if unknown."""
+    kind, layer = _OUTSIDE_LAYERS.get(name), None
+    if kind is None:
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            raise KeyError(name)
+        kind = _IN_LAYERS[match.group(2)]
+        layer = int(match.group(1)) + layout.layers_of(place.pipeline, model.num_layers).start
+    return Part(kind=kind, layer=layer, tensor_rank=place.tensor, tensor_size=layout.tensor)

@@ -1,0 +1,158 @@
+"""Weights and optimizer state of a megatron-core engine as rectangles of Hugging Face tensors, out and in.
+
+Imported only after compat.prepare().
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..config.layout import Coordinates, Layout
+from ..config.model import ModelShape
+from ..storage.checkpoint_writer import OwnedRectangle
+from ..storage.rectangles import Rectangle, matrix_shape, rectangles_of_flat_range
+from ..storage.tensor_names import Piece, pieces_of
+from ..storage.tensor_source import WEIGHT, Float32Array, TensorSource
+from .compat import set_adam_step
+from .megatron_model import part_of
+
+ADAM_SLOTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Local:
+    """A parameter of this rank, its pieces, and the flat range whose state this rank's optimizer has.
+
+    `main` is the float32 tensor that the optimizer updates: flat [len(flat)] or the parameter's own shape.
+    """
+
+    parameter: torch.nn.Parameter
+    pieces: list[Piece]
+    main: torch.Tensor
+    flat: range
+    optimizer: Any
+    group: dict[str, Any]
+    written_here: bool
+
+
+class MegatronState:
+    """Reads and writes the state of one model chunk and its optimizer."""
+
+    def __init__(self, module: torch.nn.Module, optimizer: Any, model: ModelShape, layout: Layout, place: Coordinates):
+        self._module, self._model, self._layout, self._place = module, model, layout, place
+        self._optimizers = getattr(optimizer, "chained_optimizers", [optimizer])
+
+    def load(self, source: TensorSource, optimizer_steps: int) -> None:
+        """Fill parameters, main parameters and Adam's slots; the vocabulary's padding becomes 0."""
+        for name, parameter in self._module.named_parameters():
+            weights = torch.from_numpy(_assemble(source, WEIGHT, self._pieces(name), parameter.shape))
+            with torch.no_grad():
+                parameter.copy_(weights.view(parameter.shape))
+        for local in self._locals():
+            self._load_optimizer(local, source, optimizer_steps)
+
+    def owned(self) -> Iterator[OwnedRectangle]:
+        """The rectangles of weights and slots that this rank writes; float32 copies on the CPU."""
+        for local in self._locals():
+            if not local.written_here:
+                continue
+            for slot, tensor in self._slots(local):
+                yield from _cut(slot, tensor, local)
+
+    def _locals(self) -> Iterator[_Local]:
+        for name, parameter in self._module.named_parameters():
+            for optimizer in self._optimizers:
+                found = _main_parameter(optimizer, parameter)
+                if found is None:
+                    continue
+                main, flat, group = found
+                yield _Local(
+                    parameter=parameter,
+                    pieces=self._pieces(name),
+                    main=main,
+                    flat=flat,
+                    optimizer=optimizer.optimizer,
+                    group=group,
+                    written_here=self._written_here(name, parameter, optimizer),
+                )
+
+    def _pieces(self, name: str) -> list[Piece]:
+        return pieces_of(part_of(name, self._layout, self._place, self._model), self._model)
+
+    def _written_here(self, name: str, parameter: torch.nn.Parameter, optimizer: Any) -> bool:
+        """One writer per element: replicas over tensor, data and (a tied embedding) pipeline ranks stay silent."""
+        shared_copy = self._model.tied and name == "output_layer.weight"
+        sharded = getattr(parameter, "tensor_model_parallel", False) or self._place.tensor == 0
+        return not shared_copy and sharded and (_is_distributed(optimizer) or self._place.data == 0)
+
+    def _slots(self, local: _Local) -> Iterator[tuple[str, torch.Tensor]]:
+        yield WEIGHT, local.main
+        state = local.optimizer.state[local.main]
+        for slot in ADAM_SLOTS:
+            yield slot, state[slot]
+
+    def _load_optimizer(self, local: _Local, source: TensorSource, steps: int) -> None:
+        """Main parameter and slots: only the flat range that this rank's optimizer has."""
+        state = local.optimizer.state[local.main]
+        for slot in (WEIGHT, *ADAM_SLOTS):
+            values = _assemble(source, slot, local.pieces, local.parameter.shape).reshape(-1)
+            part = torch.from_numpy(values[local.flat.start : local.flat.stop]).view(local.main.shape)
+            if slot == WEIGHT:
+                local.main.data.copy_(part)
+            else:
+                state[slot] = part.to(local.main.device, torch.float32, copy=True)
+        set_adam_step(local.optimizer, state, local.group, steps)
+
+
+def _is_distributed(optimizer: Any) -> bool:
+    return hasattr(optimizer, "model_param_gbuf_map")
+
+
+_Main = tuple[torch.Tensor, range, dict[str, Any]]
+
+
+def _main_parameter(optimizer: Any, parameter: torch.nn.Parameter) -> _Main | None:
+    """(main parameter, its flat range of the local parameter, its group), or None if this optimizer has none of it."""
+    if _is_distributed(optimizer):
+        if parameter not in optimizer.model_param_gbuf_map or parameter not in optimizer.model_param_group_index_map:
+            return None
+        span = optimizer._get_model_param_range_map(parameter)["param"]
+        group_number, number = optimizer.model_param_group_index_map[parameter]
+        group = optimizer.optimizer.param_groups[group_number]
+        return group["params"][number], range(span.start, span.end), group
+    main = getattr(parameter, "main_param", parameter)
+    for group in optimizer.optimizer.param_groups:
+        if any(candidate is main for candidate in group["params"]):
+            return main, range(parameter.numel()), group
+    return None
+
+
+def _assemble(source: TensorSource, slot: str, pieces: list[Piece], shape: torch.Size) -> Float32Array:
+    """A whole local parameter as float32 [rows, cols], rows in no piece 0."""
+    rows, cols = matrix_shape(tuple(shape))
+    out = np.zeros((rows, cols), np.float32)
+    for piece in pieces:
+        place = Rectangle(row=piece.row, num_rows=piece.num_rows, col=piece.col, num_cols=cols)
+        out[piece.local_row : piece.local_row + piece.num_rows] = source.read_rectangle(slot, piece.name, place)
+    return out
+
+
+def _cut(slot: str, tensor: torch.Tensor, local: _Local) -> Iterator[OwnedRectangle]:
+    """The rectangles of Hugging Face tensors that a (flat) range of a local parameter covers."""
+    flat = tensor.detach().to("cpu", torch.float32, copy=True).reshape(-1).numpy()
+    _, cols = matrix_shape(tuple(local.parameter.shape))
+    for piece in local.pieces:
+        rows = range(piece.local_row, piece.local_row + piece.num_rows)
+        for cut in rectangles_of_flat_range(rows, cols, local.flat):
+            start = cut.row * cols + cut.col - local.flat.start
+            values = flat[start : start + cut.size].reshape(cut.num_rows, cut.num_cols)
+            place = Rectangle(
+                row=piece.row + cut.row - piece.local_row,
+                num_rows=cut.num_rows,
+                col=piece.col + cut.col,
+                num_cols=cut.num_cols,
+            )
+            yield OwnedRectangle(slot, piece.name, place, values)

@@ -1,0 +1,50 @@
+"""The process group of a run: joining it, agreeing over it, leaving it."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from ..config.errors import UserError
+
+
+@dataclass(frozen=True)
+class Rank:
+    """This process among the run's ranks."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+
+
+def join(expected_world_size: int) -> Rank:
+    """Join the default group by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: NCCL on CUDA, else gloo."""
+    me = Rank(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    if me.world_size != expected_world_size:
+        raise UserError(
+            "cluster", f"{me.world_size} ranks were started, not {expected_world_size}", "make nodes and ranks agree"
+        )
+    if torch.cuda.is_available():
+        # With one GPU visible per task (Slurm's --gpus-per-task), every local rank's device is 0.
+        torch.cuda.set_device(me.local_rank % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(minutes=10))
+    else:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        dist.init_process_group("gloo", timeout=timedelta(minutes=10))
+    return me
+
+
+def all_agree(mine: bool) -> bool:
+    """True if `mine` is true on every rank."""
+    flag = torch.tensor([int(mine)], dtype=torch.int32)  # on the CPU: gloo carries it on every backend
+    dist.all_reduce(flag, op=dist.ReduceOp.MIN)
+    return bool(flag.item())
+
+
+def from_rank_zero(value: int) -> int:
+    """Rank 0's value, on every rank."""
+    box = torch.tensor([value], dtype=torch.int64)
+    dist.broadcast(box, src=0)
+    return int(box.item())

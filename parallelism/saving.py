@@ -1,0 +1,113 @@
+"""Saving a checkpoint on every rank, so that it is committed whole or not at all."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from ..config.errors import UserError
+from ..config.layout import Layout
+from ..config.model import ModelShape
+from ..config.run import RunConfig
+from ..config.rundir import RunDir
+from ..storage.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
+from ..storage.manifest import FORMAT_VERSION, Manifest, write_manifest
+from ..storage.tensor_names import tensor_shapes
+from ..storage.training_data import TrainingData
+from ..tracking.ledger import LedgerWriter
+from .compat import versions
+from .engine import Engine
+from .ranks import Rank, all_agree
+
+SLOTS = ("weight", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far training is: what the manifest says besides the tensors."""
+
+    step: int
+    tokens: int
+    position: int
+    updates: int
+    """Optimizer updates applied (steps less those skipped)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saver:
+    """Saves the engine's state into the run's checkpoint folders; every rank calls `save` at the same step."""
+
+    run: RunConfig
+    run_dir: RunDir
+    model: ModelShape
+    layout: Layout
+    data: TrainingData
+    me: Rank
+    ledger: LedgerWriter
+    wandb_id: str | None
+
+    def save(self, engine: Engine, progress: Progress) -> None:
+        """Write, agree, commit, remove old ones. UserError on every rank if a rank's disk refuses."""
+        folder = self.run_dir.checkpoint(progress.step)
+        self.ledger.write("save", step=progress.step)
+        error = self._attempt(lambda: prepare_folder(folder)) if self.me.rank == 0 else None
+        self._all_or_nothing(error, folder)
+        self._all_or_nothing(
+            self._attempt(lambda: write_rank_files(folder, self.me.rank, engine.owned_state())), folder
+        )
+        error = None
+        if self.me.rank == 0:
+            error = self._attempt(lambda: write_manifest(folder, self._manifest(folder, progress)))
+        self._all_or_nothing(error, folder)
+        if self.me.rank == 0:
+            self.ledger.write("commit", step=progress.step, tokens=progress.tokens)
+            remove_old(self.run_dir, self.run.checkpoint.keep)
+        dist.barrier()
+
+    def _attempt(self, write: Any) -> OSError | None:
+        try:
+            write()
+        except OSError as error:
+            return error
+        return None
+
+    def _all_or_nothing(self, error: OSError | None, folder: Path) -> None:
+        """Go on only if no rank failed; else remove what was written and stop on every rank."""
+        if all_agree(error is None):
+            return
+        dist.barrier()
+        if self.me.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
+        if error is None:
+            raise UserError(str(folder), "another rank could not write its part", "see that rank's log")
+        where = error.filename or folder
+        raise UserError(str(where), f"could not be written ({error.strerror})", "free some space or mend the folder")
+
+    def _manifest(self, folder: Path, progress: Progress) -> Manifest:
+        data = self.run.data
+        digest = self.run_dir.code_digest
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            step=progress.step,
+            tokens=progress.tokens,
+            position=progress.position,
+            order={"version": self.data.order_version, "seed": data.seed, "window": data.window},
+            scalars={
+                "optimizer_steps": progress.updates,
+                "schedule": self.run.train.schedule.model_dump(mode="json"),
+                "random_state": "none drawn while training; initial weights from train.seed",
+            },
+            layout={"tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "data": self.layout.data},
+            engine=self.run.parallelism.engine,
+            precision=self.run.train.precision,
+            versions=versions(),
+            tensors={name: list(shape) for name, shape in tensor_shapes(self.model).items()},
+            slots=list(SLOTS),
+            files=files_written(folder, self.me.world_size),
+            tokenizer_fingerprint=self.data.tokenizer_fingerprint,
+            snapshot_digest=json.loads(digest.read_text())["sha256"] if digest.is_file() else "unknown",
+            wandb_id=self.wandb_id,
+        )

@@ -1,0 +1,159 @@
+"""The training loop: the one caller of Engine.train_step. Launchers start `run_rank` by this module's name."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed as dist
+
+from ..config.errors import UserError
+from ..config.layout import Layout, layout_of
+from ..config.loading import load_frozen
+from ..config.model import ModelShape, read_model
+from ..config.run import RunConfig
+from ..config.rundir import RunDir
+from ..storage.checkpoint import Checkpoint
+from ..storage.tensor_source import InitialWeights
+from ..storage.training_data import TrainingData
+from ..tracking.ledger import LedgerWriter
+from ..tracking.recorder import Recorder, StepRecord
+from . import compat
+from .batches import BatchReader
+from .engine import Engine, StepResult
+from .ranks import Rank, join
+from .resume import find_start
+from .saving import Progress, Saver
+from .schedule import learning_rate
+
+FINISHED = 0
+_MOST_SKIPPED = 10  # updates in a row that may be skipped for a gradient that is not finite
+
+
+def run_rank(run_dir: Path, attempt: int) -> int:
+    """Train as one rank of a run until its last step; returns the verdict code (0: finished).
+
+    Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Raises UserError for what the user can mend.
+    """
+    place = RunDir(run_dir)
+    run = load_frozen(place.attempt_yaml(attempt))
+    model = read_model(place.model_config)
+    layout = layout_of(run, model)
+    data = TrainingData.open(run.data)
+    data.check_model(model)
+    compat.prepare()
+    me = join(layout.world_size)
+    try:
+        _Training(run, place, attempt, me, model, layout, data).run()
+    finally:
+        dist.destroy_process_group()
+    return FINISHED
+
+
+class _Training:
+    """One rank's run from its start (fresh or resumed) to its last step."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        run_dir: RunDir,
+        attempt: int,
+        me: Rank,
+        model: ModelShape,
+        layout: Layout,
+        data: TrainingData,
+    ) -> None:
+        from .megatron import MegatronEngine  # imports megatron, so only after compat.prepare()
+
+        self._run, self._run_dir, self._attempt, self._me = run, run_dir, attempt, me
+        self._model = model
+        self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
+        self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data)
+        wandb_id = run_dir.wandb_id.read_text().strip() if run_dir.wandb_id.is_file() else None
+        self._saver = Saver(
+            run=run,
+            run_dir=run_dir,
+            model=model,
+            layout=layout,
+            data=data,
+            me=me,
+            ledger=LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}"),
+            wandb_id=wandb_id,
+        )
+
+    def run(self) -> None:
+        """Load, train, save."""
+        start = find_start(self._run, self._run_dir, self._model, self._me)
+        progress = self._load(start)
+        saved = start is not None and start.folder == self._run_dir.checkpoint(progress.step)
+        every = self._run.checkpoint.every_steps
+        skipped = 0
+        with self._recorder() as recorder:
+            while progress.step < self._run.train.steps:
+                began = time.perf_counter()
+                rate = learning_rate(self._run.train, progress.step + 1)
+                result = self._engine.train_step(self._batches.read(progress.position), rate)
+                progress = self._advance(progress, result)
+                if recorder:
+                    recorder.step(_record(progress.step, result, rate, time.perf_counter() - began))
+                skipped = self._count_skipped(skipped, result, progress.step)
+                saved = every is not None and progress.step % every == 0
+                if saved:
+                    self._saver.save(self._engine, progress)
+            if not saved:
+                self._saver.save(self._engine, progress)
+
+    def _load(self, start: Checkpoint | None) -> Progress:
+        """Fill the engine and say from where training goes on."""
+        if start is None:
+            self._engine.load(InitialWeights(self._model, self._run.train.seed), 0)
+            return Progress(step=0, tokens=0, position=0, updates=0)
+        manifest = start.manifest
+        if manifest.step > self._run.train.steps:
+            raise UserError(
+                "train.steps",
+                f"{self._run.train.steps} is below the step {manifest.step} of checkpoint {start.folder}",
+                f"use {manifest.step} or more",
+            )
+        updates = int(manifest.scalars["optimizer_steps"])
+        self._engine.load(start, updates)
+        return Progress(step=manifest.step, tokens=manifest.tokens, position=manifest.position, updates=updates)
+
+    def _advance(self, before: Progress, result: StepResult) -> Progress:
+        return Progress(
+            step=before.step + 1,
+            tokens=before.tokens + result.tokens,
+            position=before.position + self._run.train.global_batch_size,
+            updates=before.updates + (not result.skipped),
+        )
+
+    def _count_skipped(self, before: int, result: StepResult, step: int) -> int:
+        if not result.skipped:
+            return 0
+        if before + 1 >= _MOST_SKIPPED:
+            raise UserError(
+                "train.optimizer.lr",
+                f"the gradient was not finite in {_MOST_SKIPPED} steps in a row, up to step {step}",
+                "lower the learning rate, or continue from an earlier checkpoint",
+            )
+        return before + 1
+
+    @contextmanager
+    def _recorder(self) -> Iterator[Recorder | None]:
+        """Rank 0's recorder (every rank knows the loss), closed as finished only if nothing was raised."""
+        if self._me.rank != 0:
+            yield None
+            return
+        recorder = Recorder(self._run, self._run_dir, self._attempt)
+        finished = False
+        try:
+            yield recorder
+            finished = True
+        finally:
+            recorder.close(finished)
+
+
+def _record(step: int, result: StepResult, rate: float, seconds: float) -> StepRecord:
+    return StepRecord(
+        step=step, loss=result.loss, grad_norm=result.grad_norm, lr=rate, tokens=result.tokens, seconds=seconds
+    )
