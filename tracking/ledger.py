@@ -61,6 +61,6 @@ def _read_file(path: Path) -> list[Event]:
                     fields=record,
                 )
             )
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             continue
     return events

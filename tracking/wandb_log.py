@@ -4,6 +4,7 @@ A thread of its own talks to W&B through a bounded queue. The run's id is made o
 so that the attempts of one run are fragments of one W&B run (`wandb sync` joins them by id).
 """
 
+import contextlib
 import os
 import queue
 import secrets
@@ -17,7 +18,7 @@ from ..config.run import RunConfig
 from ..config.rundir import RunDir
 
 _WAITING = 10_000  # steps that may wait for W&B before we drop them
-_CLOSE_S = 30.0  # how long the end of a run waits for W&B to write its last records
+_CLOSE_S = 15.0  # how long the end of a run waits for W&B to write its last records
 _Item = tuple[int, dict[str, Any]] | bool  # a step's values, or how the run ended
 
 
@@ -38,7 +39,7 @@ def stable_wandb_id(run_dir: RunDir) -> str:
 
 
 class WandbLog:
-    """One attempt's W&B fragment in `RunDir.wandb`. No method raises; only `close` waits, 30 s at most."""
+    """One attempt's W&B fragment in `RunDir.wandb`. No method raises; only `close` waits, 15 s at most."""
 
     def __init__(self, run: RunConfig, run_dir: RunDir, wandb_id: str) -> None:
         self._queue: queue.Queue[_Item] = queue.Queue(_WAITING)
@@ -98,7 +99,22 @@ class WandbLog:
 
     def _give_up(self, error: Exception) -> None:
         self._broken = True
+        _end_process()
         _say(f"W&B failed ({type(error).__name__}: {error}); going on without it, the metrics file has every step")
+
+
+def _end_process() -> None:
+    """End W&B's own process: its hook at our exit waits for it without limit, and a hung one would hang us there."""
+    if not sys.modules.get("wandb"):
+        return
+    with contextlib.suppress(Exception, SystemExit):
+        from wandb.sdk import wandb_setup
+
+        connection = wandb_setup.singleton()._connection
+        if connection and connection._proc:
+            connection._proc._process.kill()
+    with contextlib.suppress(Exception, SystemExit):
+        sys.modules["wandb"].teardown()
 
 
 def _settings(wandb: Any) -> Any:

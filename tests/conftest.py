@@ -1,0 +1,62 @@
+"""What all tests share: a small valid run file; skipping what this machine cannot run, said once with the remedy."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+_SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip")
+_GET_SLURM = "as root on Debian or Ubuntu: apt-get install slurm-wlm munge iproute2"
+_skipped_slurm: list[str] = []
+
+RUN_YAML = """\
+schema_version: 1
+name: tiny
+model: model/config.json
+data: {train: [{store: store.zarr}], sequence_length: 32}
+train: {steps: 4, global_batch_size: 4}
+"""
+MODEL = {
+    "model_type": "llama",
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU or Slurm where there is none."""
+    if item.get_closest_marker("gpu") and not Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("slurm") and not slurm_is_here():
+        _skipped_slurm.append(item.nodeid)
+        pytest.skip("needs Slurm and root")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say once how to get what the Slurm tests need."""
+    if _skipped_slurm:
+        count = len(_skipped_slurm)
+        terminalreporter.write_line(f"{count} Slurm tests skipped: they need Slurm and root; {_GET_SLURM}")
+
+
+def slurm_is_here() -> bool:
+    """Whether this machine can start Slurm's daemons."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    return os.geteuid() == 0 and all(shutil.which(program, path=path) for program in _SLURM_PROGRAMS)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    """A valid run file with its model beside it (its token store is only named)."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(MODEL))
+    path = tmp_path / "run.yaml"
+    path.write_text(RUN_YAML)
+    return path

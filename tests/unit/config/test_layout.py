@@ -1,0 +1,72 @@
+"""Which layouts are possible, and where each rank sits."""
+
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.errors import UserError
+from trainwright.config.layout import Layout, layout_of
+from trainwright.config.loading import load_run
+from trainwright.config.model import read_model
+
+
+def layout(run_file: Path, *overrides: str) -> Layout:
+    run = load_run(run_file, overrides)
+    return layout_of(run, read_model(Path(run.model)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sizes"),
+    [
+        ((), (1, 1, 1)),
+        (("cluster.ranks_per_node=2", "parallelism.tensor=2"), (2, 1, 1)),
+        (("cluster.ranks_per_node=4", "parallelism.tensor=4"), (4, 1, 1)),  # two ranks share each key-value head
+        (("cluster.nodes=2", "parallelism.pipeline=2"), (1, 2, 1)),
+        (("cluster.nodes=2", "cluster.ranks_per_node=4", "parallelism.tensor=2", "parallelism.pipeline=2"), (2, 2, 2)),
+        (("cluster.ranks_per_node=4",), (1, 1, 4)),
+    ],
+)
+def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tuple[int, int, int]) -> None:
+    found = layout(run_file, *overrides)
+    assert (found.tensor, found.pipeline, found.data) == sizes
+    assert found.world_size == sizes[0] * sizes[1] * sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("parallelism.tensor=3",), "parallelism.tensor: 3 does not divide the model's num_attention_heads 4"),
+        (("parallelism.tensor=8",), "use one of [1, 2, 4]"),
+        (("parallelism.pipeline=3",), "parallelism.pipeline: 3 does not divide the model's num_hidden_layers 4"),
+        (("parallelism.tensor=2",), "make the world size a multiple of 2"),
+        (("cluster.ranks_per_node=3",), "train.global_batch_size: 4 is not a multiple"),
+        (("train.micro_batch_size=3",), "use 3 or 6"),
+        (("train.micro_batch_size=8",), "use 8"),
+        (("data.sequence_length=65",), "more than the model's max_position_embeddings 64"),
+        (
+            (
+                "cluster.ranks_per_node=2",
+                "parallelism.tensor=2",
+                "parallelism.sequence=true",
+                "data.sequence_length=33",
+            ),
+            "data.sequence_length: 33 is not a multiple of parallelism.tensor 2",
+        ),
+    ],
+)
+def test_impossible_layouts_say_what_would_work(run_file: Path, overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        layout(run_file, *overrides)
+    assert words in str(caught.value)
+
+
+def test_tensor_ranks_are_neighbours_and_stages_far_apart() -> None:
+    places = [Layout(tensor=2, pipeline=2, data=2).coordinates(rank) for rank in range(8)]
+    assert [place.tensor for place in places] == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert [place.data for place in places] == [0, 0, 1, 1, 0, 0, 1, 1]
+    assert [place.pipeline for place in places] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_stages_share_the_layers_in_order() -> None:
+    layout = Layout(tensor=1, pipeline=3, data=1)
+    assert [list(layout.layers_of(stage, 6)) for stage in range(3)] == [[0, 1], [2, 3], [4, 5]]

@@ -1,0 +1,39 @@
+"""A run and its directory for the recorder, and steps to record."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.loading import load_run
+from trainwright.config.run import RunConfig
+from trainwright.config.rundir import RunDir, create_run_dir
+from trainwright.tracking.recorder import StepRecord
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return create_run_dir(tmp_path / "runs", "tiny")
+
+
+@pytest.fixture
+def run(run_file: Path) -> RunConfig:
+    return load_run(run_file, ["train.steps=30"])
+
+
+@pytest.fixture
+def silent_run(run_file: Path) -> RunConfig:
+    """The same run without W&B."""
+    return load_run(run_file, ["train.steps=30", "tracking.wandb.mode=disabled"])
+
+
+@pytest.fixture
+def make_record() -> Callable[..., StepRecord]:
+    """Makes the record of a step; the loss falls with the step unless given."""
+
+    def make(step: int, loss: float | None = None) -> StepRecord:
+        value = 7 * math.exp(-step / 20) if loss is None else loss
+        return StepRecord(step=step, loss=value, grad_norm=1 / 3, lr=1e-3, tokens=4096, seconds=0.25)
+
+    return make
