@@ -5,6 +5,17 @@ from typing import Any
 
 from .output import add_json_option, emit
 
+_ABOUT_STARTING = {
+    "--name": None,
+    "--port": 0,
+    "--dtype": None,
+    "--max-model-len": None,
+    "--kv-cache-gib": None,
+    "--profile": None,
+    "--runs": None,
+    "--wait-s": 900.0,
+}
+
 
 def add_parser(commands: Any) -> None:
     """Declare the command's options."""
@@ -29,11 +40,23 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve, stop or list."""
+    if arguments.model is None:
+        _refuse_others(arguments)
     if arguments.list:
         return _list(arguments)
     if arguments.stop is not None:
         return _stop(arguments)
     return _serve(arguments)
+
+
+def _refuse_others(arguments: argparse.Namespace) -> None:
+    """--stop and --list take nothing that is about starting."""
+    from ..config.errors import UserError
+
+    for option, default in _ABOUT_STARTING.items():
+        value = getattr(arguments, option.lstrip("-").replace("-", "_"))
+        if value != default:
+            raise UserError(option, f"{value!r} means nothing with --stop or --list", "leave it out")
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -75,14 +75,18 @@ class Front:
     async def generate_token(self, timeout_s: float) -> bool:
         """Have vLLM really generate one token; whether it did in time."""
         body = {"model": self._upstream.model, "prompt": [0], "max_tokens": 1, "min_tokens": 1, "temperature": 0.0}
+        headers = {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._send("POST", "/v1/completions", json.dumps(body).encode(), {}) as answer:
-                    done = answer.status == 200 and (await answer.json())["usage"]["completion_tokens"] == 1
+                async with self._send("POST", "/v1/completions", json.dumps(body).encode(), headers) as answer:
+                    text = await answer.text()
+                    done = answer.status == 200 and json.loads(text)["usage"]["completion_tokens"] == 1
         except (aiohttp.ClientError, OSError, TimeoutError, KeyError, ValueError):
             return False
         if done:
             self._last_token = time.monotonic()
+        else:
+            print(f"vLLM answered {answer.status} when asked for one token: {text[:300]}", flush=True)
         return bool(done)
 
     async def fetch(self, path: str) -> str:

@@ -33,7 +33,9 @@ class Behind:
         self.seen.append((request.method, request.path, request.headers.get("Authorization")))
         if request.method == "GET":
             return web.Response(text="vllm:thing 1\n")
-        body = json.loads(await request.read())
+        body = await request.json()
+        if request.content_type != "application/json":
+            return web.json_response({"error": "Unsupported Media Type"}, status=400)  # as vLLM does
         if not self.alive:
             return web.json_response({"error": "engine is dead"}, status=500)
         if not body.get("stream"):

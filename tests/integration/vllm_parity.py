@@ -1,0 +1,68 @@
+"""Does vLLM say what transformers says? Greedy tokens of many prompts, float32 on both sides."""
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+TIE = 1e-4  # below this gap between the two best logits, either token is right
+_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """What came of a comparison: prompts, tokens compared, prompts that part at a tie, and those that are wrong."""
+
+    num_prompts: int
+    num_tokens: int
+    num_ties: int
+    wrong: list[str]
+
+
+def compare_greedy(
+    export: Path, url: str, key: str, model: str, prompts: list[list[int]], num_tokens: int = 32
+) -> Parity:
+    """Greedy tokens from the endpoint at `url` (ending in /v1) against transformers on `export`.
+
+    Both get the same prompts as token ids, and go on past the end token. After the first difference in a prompt the two
+    continue different texts, so that prompt is judged there: right if transformers' own gap between its two best logits
+    is below TIE and vLLM took the second.
+    """
+    reference = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32, attn_implementation="sdpa").eval()
+    answers = ask(url, key, {"model": model, "prompt": prompts, "max_tokens": num_tokens})
+    compared = ties = 0
+    wrong = []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        assert len(answer) == num_tokens, f"prompt {number}: {len(answer)} tokens"
+        logits = _logits(reference, prompt + answer)[len(prompt) - 1 : -1]
+        best = logits.argmax(-1)
+        parted = np.flatnonzero(best != np.array(answer))
+        compared += int(parted[0]) + 1 if parted.size else num_tokens
+        if parted.size:
+            at = int(parted[0])
+            gap = float(logits[at].max() - logits[at][answer[at]])
+            ties += gap < TIE
+            if gap >= TIE:
+                wrong.append(f"prompt {number}, token {at}: {answer[at]} instead of {best[at]}, {gap:.2e} below it")
+    return Parity(num_prompts=len(prompts), num_tokens=compared, num_ties=ties, wrong=wrong)
+
+
+def ask(url: str, key: str, body: dict[str, object]) -> list[list[int]]:
+    """Token ids that the endpoint generates greedily, one list per prompt; all prompts go in one request."""
+    body = {**body, "temperature": 0.0, "ignore_eos": True, "return_token_ids": True}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/completions", json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+        choices = json.load(answer)["choices"]
+    return [choice["token_ids"] for choice in sorted(choices, key=lambda each: each["index"])]
+
+
+def _logits(model: torch.nn.Module, tokens: list[int]) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+    """Float32 logits [len(tokens), vocab]: with the text given, one pass judges every token of an answer."""
+    with torch.inference_mode():
+        logits: np.ndarray[tuple[int, int], np.dtype[np.float32]] = model(torch.tensor([tokens])).logits[0].numpy()
+    return logits
