@@ -32,11 +32,12 @@ class _Parser(argparse.ArgumentParser):
     """argparse with one-line errors that name the nearest valid word."""
 
     def error(self, message: str) -> NoReturn:
-        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        choice = re.search(r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if choice:
-            words = re.findall(r"[\w-]+", choice.group(2))
-            near = difflib.get_close_matches(choice.group(1), words, n=1)
-            message = f"{choice.group(1)!r} is not a command here; " + (
+            words = re.findall(r"[\w-]+", choice.group(3))
+            near = difflib.get_close_matches(choice.group(2), words, n=1)
+            what = f"{choice.group(1)}: {choice.group(2)!r}" if choice.group(1)[0] == "-" else f"{choice.group(2)!r}"
+            message = f"{what} is not known here; " + (
                 f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(words)}"
             )
         else:
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
@@ -71,6 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         _report(error)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; overrides may stand before or after options (argparse itself takes them in one run only)."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") for word in rest):
+        arguments.overrides = [*arguments.overrides, *rest]
+    elif rest:
+        parser.error(f"{' '.join(rest)!r} is not understood")
+    return arguments
 
 
 def _report(error: Exception) -> NoReturn:

@@ -103,6 +103,9 @@ def _first_error(error: ValidationError, where: str) -> UserError:
         return UserError(f"{where}: {field}", "is missing", f"add it{more}")
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "value_error" and isinstance(item["input"], (dict, BaseModel)):
+        name, colon, rest = message.partition(": ")  # a check of a whole section names the field that breaks it
+        if colon and name.replace(".", "").isidentifier():
+            return UserError(f"{where}: {field}.{name}", rest, f"change one of them{more}")
         return UserError(f"{where}: {field}", message, f"change one of them{more}")
     return UserError(f"{where}: {field}", _short(item["input"]), f"{message[:1].lower()}{message[1:]}{more}")
 

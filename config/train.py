@@ -36,7 +36,7 @@ class ScheduleConfig(Section):
     name: Literal["cosine", "wsd", "constant"] = "cosine"
     """cosine: to min_lr over all steps; wsd: warm up, stay, decay linearly over the last decay_steps; constant."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Steps over which the rate rises linearly from 0 to lr."""
+    """Steps over which the rate rises linearly from 0 to lr; more than steps means that it never gets there."""
     min_lr: float = Field(default=0.0, ge=0)
     """Learning rate at the last step."""
     decay_steps: int | None = Field(default=None, ge=1)
@@ -66,13 +66,11 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _schedule_fits(self) -> "TrainConfig":
         schedule = self.schedule
-        if schedule.warmup_steps > self.steps:
-            raise ValueError(f"schedule.warmup_steps: {schedule.warmup_steps} is more than steps ({self.steps})")
         if schedule.min_lr > self.optimizer.lr:
             raise ValueError(f"schedule.min_lr: {schedule.min_lr} is above optimizer.lr ({self.optimizer.lr})")
         if schedule.decay_steps is not None and schedule.name != "wsd":
             raise ValueError(f"schedule.decay_steps: only wsd has a decay of its own, not {schedule.name}")
-        decay = schedule.decay_steps or 0
-        if decay + schedule.warmup_steps > self.steps:
-            raise ValueError(f"schedule.decay_steps: {decay} plus warmup_steps is more than steps ({self.steps})")
+        # A run shorter than its warm-up is fine (people shorten runs to try them); one shorter than its decay is not.
+        if schedule.decay_steps is not None and schedule.decay_steps > self.steps:
+            raise ValueError(f"schedule.decay_steps: {schedule.decay_steps} is more than steps ({self.steps})")
         return self

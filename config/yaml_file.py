@@ -12,7 +12,7 @@ from .errors import UserError
 class _Loader(yaml.SafeLoader):
     """SafeLoader with YAML 1.2's core scalars (PyYAML's own read `1e-3` as text and `12:00:00` as 43200)."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

@@ -27,12 +27,13 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def __init__(self, config: TransformerConfig, hidden_size: int, eps: float = 1e-6, **_: Any) -> None:
         super().__init__(hidden_size, eps=eps, dtype=config.params_dtype)
+        self._epsilon = eps
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise in float32 and round before the weight, as Hugging Face's and vLLM's norms do."""
         wide = x.float()
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._epsilon)
         return self.weight * (wide * scale).to(x.dtype)
 
 

@@ -96,7 +96,7 @@ class MegatronEngine:
         with torch.no_grad():
             self._forward_backward(
                 forward_step_func=forward,
-                data_iterator=iter(torch.from_numpy(tokens).to(self._device).split(1)),
+                data_iterator=iter(torch.split(torch.from_numpy(tokens).to(self._device), 1)),
                 model=[self._ddp],
                 num_microbatches=len(tokens),
                 seq_length=tokens.shape[1],

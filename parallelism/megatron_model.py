@@ -40,11 +40,11 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
     """megatron-core's config of this model in this layout."""
     bf16 = run.train.precision == "bf16"
     dtype = torch.bfloat16 if bf16 else torch.float32
-    recompute: dict[str, Any] = {
+    choices: dict[str, dict[str, Any]] = {
         "none": {},
         "attention": {"recompute_granularity": "selective", "recompute_modules": ["core_attn"]},
         "full": {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1},
-    }[run.train.recompute]
+    }
     return TransformerConfig(
         num_layers=model.num_layers,
         hidden_size=model.hidden_size,
@@ -81,7 +81,7 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
         bias_dropout_fusion=False,
         # Stage-to-stage messages have one shape, known from the config.
         variable_seq_lengths=False,
-        **recompute,
+        **choices[run.train.recompute],
     )
 
 

@@ -29,10 +29,15 @@ def join(expected_world_size: int) -> Rank:
     if torch.cuda.is_available():
         # With one GPU visible per task (Slurm's --gpus-per-task), every local rank's device is 0.
         torch.cuda.set_device(me.local_rank % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(minutes=10))
+        backend = "cpu:gloo,cuda:nccl"
     else:
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-        dist.init_process_group("gloo", timeout=timedelta(minutes=10))
+        backend = "gloo"
+    if me.world_size == 1:  # a rank alone needs no address to meet at
+        alone = dist.HashStore()  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=alone, rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend, timeout=timedelta(minutes=10))
     return me
 
 

@@ -96,7 +96,7 @@ def _safetensors_bytes(header: dict[str, object], rectangles: list[OwnedRectangl
     text += b" " * (-len(text) % 8)  # the format's alignment
     yield len(text).to_bytes(8, "little") + text
     for item in rectangles:
-        data = memoryview(np.ascontiguousarray(item.values).reshape(-1)).cast("B")
+        data = np.ascontiguousarray(item.values).reshape(-1).view(np.uint8).data
         for start in range(0, len(data), _BLOCK_BYTES):
             yield bytes(data[start : start + _BLOCK_BYTES])
 

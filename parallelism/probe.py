@@ -1,0 +1,75 @@
+"""The engine's own float32 logits of a checkpoint, for comparing an export with them.
+
+`python -m trainwright.parallelism.probe RUN_DIR CHECKPOINT OUT.npz` runs the checkpoint on one rank and writes
+`tokens` int64 [n, length] (the first samples of the run's data order) and `logits` float32 [n, length, vocab_size].
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+
+from ..config.layout import layout_of
+from ..config.loading import load_frozen
+from ..config.model import read_model
+from ..config.run import RunConfig
+from ..config.rundir import RunDir
+from ..storage.checkpoint import open_checkpoint
+from ..storage.training_data import TrainingData
+from . import compat
+from .ranks import join
+
+
+def write_logits(run_dir: RunDir, checkpoint: Path, out: Path, num_sequences: int, length: int) -> None:
+    """Load the checkpoint into a one-rank float32 engine and write its logits; see the module."""
+    run = _on_one_rank(load_frozen(run_dir.run_yaml))
+    model = read_model(run_dir.model_config)
+    layout = layout_of(run, model)
+    tokens = TrainingData.open(run.data).batch(0, num_sequences).tokens[:, :length]
+    compat.prepare()
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
+    join(layout.world_size)
+    try:
+        from .megatron import MegatronEngine  # imports megatron, so only after compat.prepare()
+
+        engine = MegatronEngine(run, model, layout, rank=0)
+        engine.load(open_checkpoint(checkpoint), 0)
+        logits = engine.logits(tokens)
+    finally:
+        dist.destroy_process_group()
+    assert logits is not None  # one rank is the last stage
+    with out.open("wb") as file:
+        np.savez(file, tokens=tokens, logits=logits)
+
+
+def _on_one_rank(run: RunConfig) -> RunConfig:
+    alone = {"tensor": 1, "pipeline": 1, "sequence": False}
+    return run.model_copy(
+        update={
+            "parallelism": run.parallelism.model_copy(update=alone),
+            "cluster": run.cluster.model_copy(update={"nodes": 1, "ranks_per_node": 1}),
+            "train": run.train.model_copy(update={"precision": "fp32"}),
+        }
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse and write."""
+    parser = argparse.ArgumentParser(description="Write the engine's float32 logits of a checkpoint.")
+    parser.add_argument("run_dir", type=Path, help="run directory")
+    parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
+    parser.add_argument("out", type=Path, help="npz file to write")
+    parser.add_argument("--sequences", type=int, default=2, help="samples to run (default 2)")
+    parser.add_argument("--length", type=int, default=64, help="tokens of each (default 64)")
+    arguments = parser.parse_args(argv)
+    run_dir = RunDir(arguments.run_dir.absolute())
+    write_logits(run_dir, arguments.checkpoint, arguments.out, arguments.sequences, arguments.length)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
