@@ -63,11 +63,14 @@ def _serve(arguments: argparse.Namespace) -> int:
     import os
     from pathlib import Path
 
+    from ..config.errors import UserError
     from ..serving.launch import ServeOptions
     from ..serving.models import find_model
     from ..serving.progress import BytesProgress, Waiting
     from ..serving.service import serve
 
+    if not 0 <= arguments.port < 2**16:
+        raise UserError("--port", f"{arguments.port} is not a TCP port", "give 1 to 65535, or leave it out")
     if arguments.runs:
         os.environ["TRAINWRIGHT_RUNS"] = str(Path(arguments.runs).absolute())
     options = ServeOptions(

@@ -3,7 +3,9 @@
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ..config.rundir import RunDir
@@ -28,7 +30,7 @@ def take_snapshot(run: RunDir, model: Path, tokenizer: Path) -> str:
     model = model / "config.json" if model.is_dir() else model
     run.model_config.parent.mkdir(parents=True)
     shutil.copyfile(model, run.model_config)
-    shutil.copytree(tokenizer, run.tokenizer, copy_function=shutil.copyfile)
+    _copy_folder(tokenizer, run.tokenizer, lambda _folder, _names: set())
     return copy_code(run)
 
 
@@ -36,7 +38,7 @@ def copy_code(run: RunDir) -> str:
     """Copy the package that runs this to run.code and write run.code_digest; the digest."""
     for package in PACKAGES:
         target = run.code / "trainwright" / package
-        shutil.copytree(_home(package), target, ignore=_not_code, copy_function=shutil.copyfile)
+        _copy_folder(_home(package), target, _not_code)
     files = digest_files(run.code)
     digest = hashlib.sha256("".join(f"{path} {sha}\n" for path, sha in files.items()).encode()).hexdigest()
     run.code_digest.write_text(json.dumps({"sha256": digest, "files": files}, indent=1) + "\n", encoding="utf-8")
@@ -47,6 +49,18 @@ def digest_files(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below `folder` by its relative path, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def _copy_folder(source: Path, target: Path, ignore: Callable[[str, list[str]], set[str]]) -> None:
+    """Copy a tree's files. Raises the first OSError as it is; shutil.copytree hides a full disk in a list of words."""
+    for folder, folders, files in os.walk(source):
+        left_out = ignore(folder, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left_out]
+        into = target / Path(folder).relative_to(source)
+        into.mkdir(parents=True, exist_ok=True)
+        for name in files:
+            if name not in left_out:
+                shutil.copyfile(Path(folder, name), into / name)
 
 
 def _home(package: str) -> Path:

@@ -1,5 +1,6 @@
 """Submitting a run: check all, make the run directory, freeze, snapshot, start. Nothing is left on failure."""
 
+import contextlib
 import shutil
 import socket
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
     Raises UserError before anything is written if a check fails; on any later failure the run directory is removed.
     """
     _, data = check_run(run)
+    had_runs = Path(run.runs).exists()
     run_dir = create_run_dir(Path(run.runs), run.name)
     try:
         run_dir.run_yaml.write_text(dump_run(run), encoding="utf-8")
@@ -68,6 +70,9 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
         return _start(run_dir, attempt, run, {"source": str(source) if source else None, "code": digest})
     except BaseException:
         shutil.rmtree(run_dir.path, ignore_errors=True)
+        if not had_runs:
+            with contextlib.suppress(OSError):  # another submit may be using it by now
+                run_dir.path.parent.rmdir()
         raise
 
 

@@ -178,8 +178,10 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         for path in beside.iterdir():
             _sync(path)
         beside.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(folder)  # a failed write does not say of which file
         raise
 
 

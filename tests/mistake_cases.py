@@ -1,0 +1,206 @@
+"""The table of mistakes: what is done to a good folder, the command, the words of the answer, the exit code.
+
+The folder holds run.yaml (a tiny Llama), model/config.json, store.zarr, other.zarr (another tokenizer),
+text/, runs/small (a run with one checkpoint, step 5) and exported/ (a folder that is taken).
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+Change = Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake; `words` must all stand in the one line."""
+
+    command: str
+    words: tuple[str, ...]
+    change: Change = lambda folder: None
+    code: int = 2
+
+    @property
+    def name(self) -> str:
+        return f"{self.command} {self.words[0]}"[:70]
+
+
+def edit(old: str, new: str, file: str = "run.yaml") -> Change:
+    """Replace a piece of a file's text, which must be there."""
+
+    def change(folder: Path) -> None:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def write(file: str, content: str | bytes) -> Change:
+    """Write a whole file."""
+    return lambda folder: (folder / file).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def model(**fields: object) -> Change:
+    """Change fields of the model's config.json."""
+
+    def change(folder: Path) -> None:
+        path = folder / "model" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+    return change
+
+
+def damage(pattern: str, keep: float = 1.0, flip: float | None = None) -> Change:
+    """Cut the first file that matches to a share of its length, or flip a byte at a share of it."""
+
+    def change(folder: Path) -> None:
+        path = min(path for path in folder.glob(pattern) if path.is_file())
+        content = bytearray(path.read_bytes())
+        if flip is not None:
+            content[int(len(content) * flip)] ^= 0xFF
+        path.write_bytes(content[: int(len(content) * keep)])
+
+    return change
+
+
+def remove(name: str) -> Change:
+    """Remove a file or folder."""
+    return lambda folder: shutil.rmtree(folder / name) if (folder / name).is_dir() else (folder / name).unlink()
+
+
+def override(field: str, value: str, *words: str) -> Mistake:
+    """A wrong value on the command line of `plan`."""
+    return Mistake(f"plan run.yaml {field}={value}", (field, *words))
+
+
+RUN_FILE = [
+    Mistake("plan run.yaml", ("trian: unknown field", "did you mean train?"), edit("\ntrain:", "\ntrian:")),
+    Mistake("submit run.yaml", ("train.step: unknown field", "train.steps?"), edit("steps:", "step:")),
+    Mistake("plan run.yaml", ("train.steps: 'ten'", "integer"), edit("steps: 4", "steps: ten")),
+    Mistake("plan run.yaml", ("train.steps: 1.5", "integer"), edit("steps: 4", "steps: 1.5")),
+    Mistake("plan run.yaml", ("train is given twice", "line"), edit("\ntrain:", "\ntrain: {}\ntrain:")),
+    Mistake("plan run.yaml", ("not valid YAML", "run.yaml"), edit("name:", "\tname:")),
+    Mistake("plan run.yaml", ("not valid YAML", "run.yaml, line"), edit("name: tiny", "name: [tiny")),
+    Mistake("plan run.yaml", ("holds NoneType", "run.yaml"), write("run.yaml", "")),
+    Mistake("plan run.yaml", ("holds list", "run.yaml"), write("run.yaml", "- 1\n")),
+    Mistake("plan run.yaml", ("cannot be read", "run.yaml"), write("run.yaml", b"\xff\xfe\x00")),
+    Mistake("plan run.yaml", ("schema_version: is missing",), edit("schema_version: 1\n", "")),
+    Mistake("plan run.yaml", ("schema_version: 7",), edit("schema_version: 1", "schema_version: 7")),
+    Mistake("plan run.yaml", ("name: '../up'",), edit("name: tiny", "name: ../up")),
+    Mistake("plan absent.yaml", ("absent.yaml: no such file",)),
+    Mistake("submit absent.yaml", ("absent.yaml: no such file",)),
+    Mistake("submit absent", ("absent", "give RUN.yaml")),
+    Mistake("plan text", ("text", "cannot be read")),
+    Mistake("plan run.yaml", ("cluster.partitoin", "partition?"), edit("cluster:", "cluster: {partitoin: x}\n#")),
+    Mistake("plan run.yaml cluster.profile=mine", ("mine.yaml", "profile"), write("mine.yaml", "profile: dev\n")),
+]
+
+OVERRIDES = [
+    override("train.precision", "fp16", "'fp16'", "'bf16' or 'fp32'"),
+    override("train.optimizer.learning_rate", "1", "unknown field", "valid here"),
+    override("train.optimizer.lr", "-1", "greater than 0"),
+    override("train.optimizer.betas", "[0.9,2]", "[0, 1)"),
+    override("train.schedule.min_lr", "9", "above optimizer.lr"),
+    override("train.schedule.min_lr", "1", "optimizer.lr"),
+    override("data.train.3.store", "x", "0 to 0"),
+    override("cluster.profile", "loacl", "'loacl'", "use local or dev"),
+    override("cluster.time_limit", "soon", "'soon'"),
+    override("tracking.wandb.mode", "online", "'offline' or 'disabled'"),
+    Mistake("plan run.yaml train.steps", ("train.steps: not an override", "section.field=value")),
+    Mistake("plan run.yaml steps=3", ("steps: unknown field", "3")),
+]
+
+LAYOUTS = [
+    override("parallelism.tensor", "3", "num_attention_heads 4", "[1, 2, 4]"),
+    override("parallelism.pipeline", "3", "num_hidden_layers 4", "[1, 2, 4]"),
+    override("train.global_batch_size", "3", "micro_batch_size 2", "use 2 or 4"),
+    override("data.sequence_length", "9999", "max_position_embeddings 64"),
+    Mistake("submit run.yaml parallelism.tensor=2", ("parallelism", "world size 1", "multiple of 2")),
+    Mistake("submit run.yaml cluster.nodes=2", ("cluster.nodes: 2", "cluster.profile=dev")),
+    Mistake("submit run.yaml cluster.partition=gpu", ("cluster.partition: 'gpu'", "slurm")),
+    Mistake("submit run.yaml cluster.profile=dev", ("cluster.slurm_conf", "cluster dev up")),
+]
+
+MODELS = [
+    Mistake("plan run.yaml", ("model", "config.json: no such file"), remove("model")),
+    Mistake("plan run.yaml", ("model", "cannot be read"), write("model/config.json", "{")),
+    Mistake("plan run.yaml", ("model_type: 'gpt2'", "use one of llama"), model(model_type="gpt2")),
+    Mistake("plan run.yaml", ("rope_scaling: 'yarn'",), model(rope_scaling={"rope_type": "yarn"})),
+    Mistake("plan run.yaml", ("num_hidden_layers: '4'", "whole number"), model(num_hidden_layers="4")),
+    Mistake("submit run.yaml", ("vocab_size 8", "raise vocab_size"), model(vocab_size=8)),
+]
+
+STORES = [
+    Mistake("submit run.yaml", ("store.zarr", "not a token store"), remove("store.zarr")),
+    Mistake("submit run.yaml", ("text", "not a token store"), edit("store.zarr", "text")),
+    Mistake(
+        "submit run.yaml",
+        ("data.train.1.store", "another tokenizer", "--tokenizer"),
+        edit("{store: store.zarr}", "{store: store.zarr}, {store: other.zarr}"),
+    ),
+    Mistake(
+        "submit run.yaml data.sequence_length=64", ("data.train.0.store", "too few"), edit("store.zarr", "few.zarr")
+    ),
+    Mistake("data verify store.zarr", ("truncated",), damage("store.zarr/c/*", keep=0.5), 3),
+    Mistake("data verify store.zarr", ("crc32c",), damage("store.zarr/c/*", flip=0.1), 3),
+    Mistake("data verify store.zarr", ("zarr.json",), edit('"', "'", "store.zarr/zarr.json"), 3),
+    Mistake(
+        "data verify store.zarr",
+        ("tokenizer",),
+        edit("endoftext", "endoftaxt", "store.zarr/tokenizer/tokenizer.json"),
+        3,
+    ),
+    Mistake("data inspect absent.zarr", ("absent.zarr: not a token store",)),
+    Mistake("data verify text", ("text: not a token store",)),
+]
+
+BUILDS = [
+    Mistake("data build absent new.zarr", ("SOURCE absent",)),
+    Mistake("data build text store.zarr", ("STORE store.zarr: exists already",)),
+    Mistake("data build run.yaml run.yaml/new.zarr", ("STORE run.yaml/new.zarr", "not a folder")),
+    Mistake("data build text new.zarr --vocab-size 3", ("--vocab-size", "3", "at least")),
+    Mistake("data build text new.zarr --vocab-size big", ("--vocab-size", "'big'")),
+    Mistake("data build text new.zarr --compression lzma", ("--compression: 'lzma'", "zstd")),
+    Mistake("data build text new.zarr --shard-tokens 7", ("--shard-tokens", "7")),
+    Mistake("data build text new.zarr --tokenizer absent", ("--tokenizer", "absent", "no such file")),
+    Mistake("data build text new.zarr --tokenizer text/a.py", ("--tokenizer", "text/a.py", "not a tokenizer")),
+    Mistake("data build text new.zarr --extension .rs", ("SOURCE text: holds no file", "--extension")),
+    Mistake("data build text", ("STORE",)),
+    Mistake("data bild text new.zarr", ("'bild'", "did you mean 'build'?")),
+]
+
+RUNS = [
+    Mistake("status absent", ("no run 'absent'", "runs/absent")),
+    Mistake("logs absent", ("no run 'absent'",)),
+    Mistake("logs runs/small", ("never started", "submit it")),
+    Mistake("cancel absent", ("no run 'absent'",)),
+    Mistake("export absent out", ("no run 'absent'",)),
+    Mistake("export small@last out", ("RUN@STEP: 'last'", "a number")),
+    Mistake("export small@6 out", ("no checkpoint of step 6", "[5]")),
+    Mistake("export small out", ("no checkpoint yet",), remove("runs/small/checkpoints")),
+    Mistake("export small exported", ("exported: exists already", "new folder")),
+    Mistake("export small out --dtype int8", ("--dtype: 'int8'", "float32")),
+    Mistake("export small out --shard-size-gb 0", ("--shard-size-gb: 0",)),
+    Mistake("export small out", ("crc32c",), damage("runs/small/checkpoints/*/*.safetensors", flip=0.7), 3),
+    Mistake("export small out", (".safetensors",), damage("runs/small/checkpoints/*/*.safetensors", keep=0.5), 3),
+    Mistake("export small out", ("manifest.json",), damage("runs/small/checkpoints/*/manifest.json", keep=0.5), 3),
+]
+
+COMMANDS = [
+    Mistake("pln run.yaml", ("'pln' is not known", "did you mean 'plan'?")),
+    Mistake("", ("COMMAND",)),
+    Mistake("plan", ("RUN.yaml", "--help")),
+    Mistake("plan run.yaml --jsn", ("--jsn", "--help")),
+    Mistake("serve", ("MODEL",)),
+    Mistake("serve text", ("MODEL: text: is no exported model",)),
+    Mistake("serve absent", ("no run 'absent'",)),
+    Mistake("serve --stop absent", ("no endpoint 'absent'",)),
+    Mistake("serve small --port 99999", ("--port", "99999")),
+    Mistake("cluster dev up --nodes 0", ("nodes", "0")),
+    Mistake("cluster dev sideways", ("'sideways'",)),
+]
+
+MISTAKES = [*RUN_FILE, *OVERRIDES, *LAYOUTS, *MODELS, *STORES, *BUILDS, *RUNS, *COMMANDS]
