@@ -39,7 +39,11 @@ class ScriptFacts:
 def render(template: str, facts: ScriptFacts) -> str:
     """The text of a batch script from `sbatch_templates/<template>`."""
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_load), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_load),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["shell"] = lambda value: shlex.quote(str(value))
     environment.filters["log"] = lambda path: shlex.quote(str(path).replace("%", "%%"))  # % starts a Slurm pattern

@@ -104,9 +104,9 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     if end is not None:
         if end["code"] == 0:
             return Judgement(state="finished", code=0)
-        if cancelled:
-            return Judgement(state="cancelled", why="cancelled by `trainwright cancel`", code=end["code"])
-        return _failure(events, end, probe)
+        if cancelled or end.get("slurm") == "cancelled":
+            return Judgement(state="cancelled", why=_who_cancelled(cancelled), code=end["code"])
+        return _failure(events, end)
     if submit is None:
         return Judgement(state="unknown", why="nothing was recorded after the attempt was claimed")
     if probe.job is not None:
@@ -128,18 +128,22 @@ def last_metrics(run: RunDir) -> dict[str, Any]:
     return {}
 
 
-def _failure(events: Sequence[Event], end: dict[str, object], probe: Probe) -> Judgement:
+def _who_cancelled(by_us: bool) -> str:
+    return f"cancelled by {'`trainwright cancel`' if by_us else 'somebody with scancel'}"
+
+
+def _failure(events: Sequence[Event], end: dict[str, object]) -> Judgement:
     """Why an attempt with a recorded end failed: the first failing rank's own words, else what ended it."""
     code = int(str(end["code"]))
     record = end.get("failure")
     rank, how = (int(record["rank"]), str(record["how"])) if isinstance(record, dict) else (None, "")
     words = {event.fields["rank"]: event.fields["message"] for event in events if event.event == "verdict"}
-    if probe.job is not None and probe.job.state in ("TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED"):
-        return Judgement(state="failed", why=f"Slurm says {probe.job.state}", rank=rank, code=code)
+    if end.get("slurm"):
+        return Judgement(state="failed", why=f"ended by Slurm: {end['slurm']}", rank=rank, code=code)
     if end.get("message"):
         return Judgement(state="failed", why=str(end["message"]), rank=rank, code=code)
     if end.get("signal"):
-        why = f"ended by SIG{end['signal']}, which did not come from `trainwright cancel` (a time limit, or an admin)"
+        why = f"ended by SIG{end['signal']}, which did not come from `trainwright cancel`"
         return Judgement(state="failed", why=why, rank=rank, code=code)
     if rank is not None and words.get(rank):
         return Judgement(state="failed", why=f"rank {rank}: {words[rank]}", rank=rank, code=code)
@@ -164,8 +168,7 @@ def _by_slurm(events: Sequence[Event], job: JobInfo, cancelled: bool) -> Judgeme
     if job.state in _RUNNING:
         return Judgement(state="running")
     if job.state in _CANCELLED or (cancelled and job.state in _FAILED):
-        who = "`trainwright cancel`" if cancelled else "somebody (scancel)"
-        return Judgement(state="cancelled", why=f"cancelled by {who}")
+        return Judgement(state="cancelled", why=_who_cancelled(cancelled))
     if job.state in _FAILED:
         told = _loudest(events, None)
         return told or Judgement(state="failed", why=f"Slurm says {job.state} {job.reason}".strip())
@@ -178,7 +181,7 @@ def _by_verdicts(events: Sequence[Event], submit: dict[str, object], probe: Prob
     if len(given) == submit.get("world_size") and not any(given.values()):
         return Judgement(state="finished", code=0)
     if cancelled:
-        return Judgement(state="cancelled", why="cancelled by `trainwright cancel`")
+        return Judgement(state="cancelled", why=_who_cancelled(True))
     told = _loudest(events, None)
     if told is not None:
         return told
@@ -204,7 +207,8 @@ def _probe(submit: dict[str, object], events: Sequence[Event], slurm: Slurm) -> 
 
 
 def _nodes(events: Sequence[Event], probe: Probe) -> list[str]:
-    hosts = {event.fields["host"]: None for event in events if event.event == "start"}
+    started = sorted((event.fields["rank"], event.fields["host"]) for event in events if event.event == "start")
+    hosts = {host: None for _, host in started}
     return list(hosts) or (expand_hosts(probe.job.nodes) if probe.job else [])
 
 

@@ -18,6 +18,8 @@ from ..tracking.ledger import Event, LedgerWriter, read_ledger
 
 # srun: error: node1: tasks 1,3: Killed      controller: error: laptop: task 0: Exited with exit code 93
 _TASK_ENDED = re.compile(r"^(?:srun|controller): error: (\S+): tasks? ([\d,-]+): (.+)$", re.MULTILINE)
+# slurmstepd-node1: error: *** JOB 3 ON node1 CANCELLED AT 2026-11-24T06:01:57 DUE TO TIME LIMIT ***
+_SLURM_ENDED = re.compile(r"error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+?))? \*\*\*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +41,24 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--message", default="")
     given = parser.parse_args(argv)
     run, attempt = RunDir(given.run_dir), given.attempt
-    failure = first_failure(run.batch_log(attempt))
+    said = _read(run.batch_log(attempt))
+    failure = first_failure(said)
+    if failure and given.signal and failure.how == "Terminated":
+        failure = None  # the signal that the batch script passed on; no rank failed by itself
     events = [event for event in read_ledger(run) if event.attempt == attempt]
     code = meaning(given.code, verdicts(events), failure)
     ledger = LedgerWriter(run, attempt, "supervisor")
     if given.signal:
         ledger.write("signal", name=given.signal)
-    record = vars(failure) if failure else None
-    ledger.write("exit", code=code, step_code=given.code, signal=given.signal, message=given.message, failure=record)
+    ledger.write(
+        "exit",
+        code=code,
+        step_code=given.code,
+        signal=given.signal,
+        message=given.message,
+        failure=vars(failure) if failure else None,
+        slurm=slurm_reason(said),
+    )
     return code
 
 
@@ -65,18 +77,27 @@ def meaning(step_code: int, given: dict[int, int], failure: Failure | None) -> i
     return step_code
 
 
-def first_failure(batch_log: Path) -> Failure | None:
-    """The first rank that srun or the controller said had failed, by the log."""
-    try:
-        text = batch_log.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
+def first_failure(batch_log: str) -> Failure | None:
+    """The first rank that srun or the controller said had failed, by what they wrote in the batch log."""
+    ends = _TASK_ENDED.findall(batch_log)
+    if not ends:
         return None
-    ends = _TASK_ENDED.findall(text)
     # Ranks that were ended because another failed are "Terminated"; the cause comes before them, or is the only kind.
-    host, ranks, how = next((end for end in ends if end[2] != "Terminated"), ends[0] if ends else ("", "", ""))
-    if not host:
-        return None
+    host, ranks, how = next((end for end in ends if end[2] != "Terminated"), ends[0])
     return Failure(rank=int(re.split("[,-]", ranks)[0]), host=host, how=how.strip())
+
+
+def slurm_reason(batch_log: str) -> str | None:
+    """Why Slurm ended the job, by the batch log: `cancelled`, `time limit`, `preemption`, ...; None if it did not."""
+    ended = _SLURM_ENDED.search(batch_log)
+    return None if ended is None else (ended.group(1) or "cancelled").lower()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 if __name__ == "__main__":

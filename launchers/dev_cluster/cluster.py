@@ -91,21 +91,9 @@ def status(folder: Path) -> DevClusterStatus:
 
 
 def _bring_up(folder: Path, num_nodes: int, loopback: bool) -> None:
-    loopback = loopback or not network.namespaces_possible()
-    ports = daemons.free_ports(num_nodes + 1) if loopback else [6817, 6818]
-    names = ClusterNames(
-        folder=folder,
-        index=network.free_index(),
-        num_nodes=num_nodes,
-        loopback=loopback,
-        ctl_port=ports[0],
-        node_port=ports[1],
-    )
+    with network.machine_lock():
+        names = _claim_names(folder, num_nodes, loopback)
     started: list[daemons.Daemon] = []
-    _write_state(names, started)  # before anything exists, so that `down` knows what to look for
-    if not loopback:
-        network.create(names)
-    network.add_hosts(names)
     for name in ("state", "spool", "log"):
         (folder / name).mkdir(mode=0o755)
     memory_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -128,6 +116,25 @@ def _bring_up(folder: Path, num_nodes: int, loopback: bool) -> None:
         )
 
 
+def _claim_names(folder: Path, num_nodes: int, loopback: bool) -> ClusterNames:
+    """Choose names, addresses and ports that nobody uses, and make the network."""
+    loopback = loopback or not network.namespaces_possible()
+    ports = daemons.free_ports(num_nodes + 1) if loopback else [6817, 6818]
+    names = ClusterNames(
+        folder=folder,
+        index=network.free_index(),
+        num_nodes=num_nodes,
+        loopback=loopback,
+        ctl_port=ports[0],
+        node_port=ports[1],
+    )
+    _write_state(names, [])  # before anything exists, so that `down` knows what to look for
+    if not loopback:
+        network.create(names)
+    network.add_hosts(names)
+    return names
+
+
 def _logs(names: ClusterNames) -> str:
     """The daemons' last words, since the folder goes with the cluster."""
     kept = Path("/tmp") / f"{names.bridge}-logs"
@@ -139,9 +146,10 @@ def _take_down(folder: Path) -> None:
     names, started = _read_state(folder)
     if names is not None:
         daemons.end_all(names, started)
-        network.remove_hosts(names)
-        if not names.loopback:
-            network.remove(names)
+        with network.machine_lock():
+            network.remove_hosts(names)
+            if not names.loopback:
+                network.remove(names)
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)

@@ -1,13 +1,24 @@
 """The dev cluster's network: a bridge, a network namespace and a cable per host, and their names in /etc/hosts."""
 
+import fcntl
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...config.errors import UserError
 from .names import ClusterNames
 
 _HOSTS = Path("/etc/hosts")
+
+
+@contextmanager
+def machine_lock() -> Iterator[None]:
+    """Hold while names are chosen and made, or /etc/hosts is written: clusters in other folders do the same."""
+    with Path("/run/trainwright-dev-cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def namespaces_possible() -> bool:
