@@ -44,7 +44,7 @@ def test_what_is_dumped_loads_to_the_same_tree(run_file: Path, tmp_path: Path) -
 
 def test_the_tree_is_frozen(run_file: Path) -> None:
     with pytest.raises(ValidationError):
-        load_run(run_file).train.steps = 5  # type: ignore[misc]
+        load_run(run_file).train.steps = 5
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,6 @@ def test_the_last_override_wins(run_file: Path) -> None:
         ("train.optimizer.lr=.nan", "train.optimizer.lr"),
         ("train.optimizer.betas=[0.9]", "train.optimizer.betas"),
         ("train.optimizer.betas=[0.9, 1.5]", "betas: [0.9, 1.5] must lie in [0, 1)"),
-        ("train.schedule.warmup_steps=99", "warmup_steps: 99 is more than steps (4)"),
         ("train.schedule.min_lr=1", "min_lr: 1.0 is above optimizer.lr"),
         ("train.schedule.decay_steps=2", "only wsd"),
         ("train.precision=fp16", "'bf16' or 'fp32'"),
