@@ -72,6 +72,8 @@ class Status:
     node: str | None = None
     pid: int | None = None
     engine_pid: int | None = None
+    socket: str | None = None
+    """vLLM's Unix socket, alone in a private folder of the node."""
     kv_cache: KVCache | None = None
     weights_digest: str | None = None
     cause: str | None = None

@@ -78,7 +78,12 @@ class Replica:
             command = vllm_command(self._spec, Path(upstream.socket), cpu)
             engine = start_vllm(command, vllm_environment(os.environ, upstream.key), self._folder.engine_log)
             try:
-                self._say(url=url, engine_pid=engine.pid, weights_digest=upstream.weights_digest)
+                self._say(
+                    url=url,
+                    engine_pid=engine.pid,
+                    socket=upstream.socket,
+                    weights_digest=upstream.weights_digest,
+                )
                 return await self._watch(front, engine.poll)
             finally:
                 await asyncio.to_thread(end_group, engine.pid, ENGINE_GRACE_S)

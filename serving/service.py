@@ -111,6 +111,10 @@ def serve(model: ServedModel, options: ServeOptions, say: Callable[[str], None])
         watch = JobWatch(start_job(folder, name, cluster)) if slurm else ProcessWatch(start_local(folder))
         status = wait_ready(folder, watch, options.wait_s, say)
         reached = check_answer(status, folder, spec)
+    except KeyboardInterrupt:
+        stop(folder)
+        forget(name)
+        raise
     except BaseException:
         stop(folder)
         folder.drop_key()  # the logs stay, for whoever looks why
@@ -154,6 +158,7 @@ def _refuse_living(name: str, model: ServedModel) -> None:
         if other != name and not same_run:
             continue
         if lives(folder.read_started()) is False:
+            stop(folder)  # a killed replica may have left processes
             forget(other)
             continue
         status = folder.read_status()

@@ -35,6 +35,7 @@ def stop(folder: EndpointFolder) -> None:
     if started.host != socket.gethostname():
         raise UserError("NAME", f"its process runs on {started.host}", "stop it there")
     _stop_local(started)
+    _remove_socket(folder)
 
 
 def _stop_local(started: Started) -> None:
@@ -45,6 +46,16 @@ def _stop_local(started: Started) -> None:
         wait_until(lambda: not is_alive(pid, began), _STOP_S, every_s=0.1)
     # Also when the replica was killed: vLLM's processes share its session, whose id cannot be reused while they live.
     end_processes(_session_members(pid))
+
+
+def _remove_socket(folder: EndpointFolder) -> None:
+    """A killed replica could not remove its private folder."""
+    status = folder.read_status()
+    if status is not None and status.socket is not None:
+        socket_path = Path(status.socket)
+        socket_path.unlink(missing_ok=True)
+        if socket_path.parent.is_dir():
+            socket_path.parent.rmdir()
 
 
 def _session_members(session: int) -> list[tuple[int, int]]:
