@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from trainwright.launchers.processes import start_time
 
-from .vllm_parity import compare_greedy
+from .vllm_parity import Target, compare_greedy
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -37,6 +37,10 @@ class Endpoint:
     @property
     def key(self) -> str:
         return Path(self.record["key_file"]).read_text().strip()
+
+    @property
+    def target(self) -> Target:
+        return Target(self.record["url"], self.key, "tiny")
 
 
 def trainwright(environment: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -188,7 +192,7 @@ def test_kv_cache_is_what_arithmetic_says(endpoint: Endpoint) -> None:
 def test_greedy_tokens_equal_transformers(endpoint: Endpoint) -> None:
     generator = random.Random(0)
     prompts = [[generator.randrange(1, 257) for _ in range(generator.randrange(1, 40))] for _ in range(8)]
-    parity = compare_greedy(endpoint.model, endpoint.record["url"], endpoint.key, "tiny", prompts, num_tokens=16)
+    parity = compare_greedy(endpoint.model, endpoint.target, prompts, num_tokens=16)
     assert parity.wrong == []
     assert parity.num_prompts == 8
     assert parity.num_tokens >= 100
@@ -200,7 +204,7 @@ def test_parity_sees_another_model(endpoint: Endpoint, tmp_path: Path) -> None:
         model.model.layers[1].self_attn.o_proj.weight.mul_(1.5)
     model.save_pretrained(tmp_path)
     prompts = [[5, 6, 7], [8, 9]]
-    assert compare_greedy(tmp_path, endpoint.record["url"], endpoint.key, "tiny", prompts, num_tokens=16).wrong
+    assert compare_greedy(tmp_path, endpoint.target, prompts, num_tokens=16).wrong
 
 
 def test_list_names_it_and_a_second_of_that_name_is_refused(endpoint: Endpoint) -> None:
@@ -241,3 +245,16 @@ def test_stop_leaves_nothing(endpoint: Endpoint) -> None:
     again = trainwright(endpoint.environment, "serve", "--stop", "tiny")
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
+
+
+def test_vllm_that_refuses_to_start_is_one_line(endpoint: Endpoint) -> None:
+    """A KV cache that holds no request: vLLM's own words are the cause, and nothing runs on."""
+    little = ["--kv-cache-gib", "0.00001", "--name", "little"]
+    done = trainwright(endpoint.environment, "serve", str(endpoint.model), *little)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert "KV cache" in last
+    assert "Traceback" not in done.stderr
+    folder = Path(endpoint.environment["XDG_STATE_HOME"]) / "trainwright" / "endpoints" / "little"
+    assert session_members(json.loads((folder / "started.json").read_text())["pid"]) == []
+    assert not (folder / "key").exists()

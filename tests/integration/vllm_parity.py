@@ -13,6 +13,15 @@ TIE = 1e-4  # below this gap between the two best logits, either token is right
 _TIMEOUT_S = 300.0
 
 
+@dataclass(frozen=True)
+class Target:
+    """An endpoint: base URL ending in /v1, key, and the model's name there."""
+
+    url: str
+    key: str
+    model: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parity:
     """What came of a comparison: prompts, tokens compared, prompts that part at a tie, and those that are wrong."""
@@ -23,17 +32,15 @@ class Parity:
     wrong: list[str]
 
 
-def compare_greedy(
-    export: Path, url: str, key: str, model: str, prompts: list[list[int]], num_tokens: int = 32
-) -> Parity:
-    """Greedy tokens from the endpoint at `url` (ending in /v1) against transformers on `export`.
+def compare_greedy(export: Path, target: Target, prompts: list[list[int]], num_tokens: int = 32) -> Parity:
+    """Greedy tokens from the endpoint against transformers on `export`, both in float32.
 
     Both get the same prompts as token ids, and go on past the end token. After the first difference in a prompt the two
     continue different texts, so that prompt is judged there: right if transformers' own gap between its two best logits
     is below TIE and vLLM took the second.
     """
     reference = AutoModelForCausalLM.from_pretrained(export, dtype=torch.float32, attn_implementation="sdpa").eval()
-    answers = ask(url, key, {"model": model, "prompt": prompts, "max_tokens": num_tokens})
+    answers = ask(target, prompts, num_tokens)
     compared = ties = 0
     wrong = []
     for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
@@ -51,11 +58,12 @@ def compare_greedy(
     return Parity(num_prompts=len(prompts), num_tokens=compared, num_ties=ties, wrong=wrong)
 
 
-def ask(url: str, key: str, body: dict[str, object]) -> list[list[int]]:
+def ask(target: Target, prompts: list[list[int]], num_tokens: int) -> list[list[int]]:
     """Token ids that the endpoint generates greedily, one list per prompt; all prompts go in one request."""
-    body = {**body, "temperature": 0.0, "ignore_eos": True, "return_token_ids": True}
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{url}/completions", json.dumps(body).encode(), headers)
+    body = {"model": target.model, "prompt": prompts, "max_tokens": num_tokens, "temperature": 0.0}
+    body |= {"ignore_eos": True, "return_token_ids": True}
+    headers = {"Authorization": f"Bearer {target.key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{target.url}/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
         choices = json.load(answer)["choices"]
     return [choice["token_ids"] for choice in sorted(choices, key=lambda each: each["index"])]
