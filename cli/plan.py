@@ -28,11 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ..launchers.plan import plan_run
 
     plan = plan_run(load_run(Path(arguments.run_file), arguments.overrides))
-    emit(arguments, asdict(plan), _text(plan))
+    emit(arguments, asdict(plan), plan_text(plan))
     return 0
 
 
-def _text(plan: "Plan") -> str:
+def plan_text(plan: "Plan") -> str:
     layout = " x ".join(f"{axis} {size}" for axis, size in plan.layout.items())
     lines = [
         f"run         {plan.name}, in {plan.run_dir}",

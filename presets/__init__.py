@@ -1,0 +1,1 @@
+"""Model configs and run files that come with Trainwright: data, no code."""

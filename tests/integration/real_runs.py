@@ -1,0 +1,146 @@
+"""Real training runs for tests: a small store and model, started as `submit` starts them, compared by their metrics."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainwright.config.loading import load_run
+from trainwright.config.rundir import RunDir
+from trainwright.launchers.follow import wait_for_end
+from trainwright.launchers.submission import continue_run, submit_run
+from trainwright.storage.build import BuildOptions, build_store
+from trainwright.tracking.ledger import read_ledger
+from trainwright.tracking.recorder import read_metrics
+
+VOCABULARY = 331  # prime: no tensor parallel size divides it
+LENGTH = 32
+BASE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 16,  # not hidden_size / num_attention_heads
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "eos_token_id": 0,
+}
+LAYOUTS: dict[str, list[str]] = {
+    "tp1": [],
+    "tp2": ["parallelism.tensor=2", "cluster.ranks_per_node=2"],
+    "tp2_sp": ["parallelism.tensor=2", "parallelism.sequence=true", "cluster.ranks_per_node=2"],
+    "tp4": ["parallelism.tensor=4", "cluster.ranks_per_node=4"],  # two key-value heads over four ranks
+    "pp2": ["parallelism.pipeline=2", "cluster.ranks_per_node=2"],
+    "tp2_pp2": ["parallelism.tensor=2", "parallelism.pipeline=2", "cluster.ranks_per_node=4"],
+    "dp2": ["parallelism.zero=1", "cluster.ranks_per_node=2"],
+}
+_RUN = f"""\
+schema_version: 1
+name: run
+model: config.json
+data: {{train: [{{store: store.zarr}}], sequence_length: {LENGTH}, seed: 7, document_mask: true}}
+parallelism: {{zero: 0}}
+train:
+  steps: 3
+  global_batch_size: 8
+  micro_batch_size: 2
+  precision: fp32
+  optimizer: {{lr: 3.0e-3}}
+  schedule: {{name: constant}}
+tracking: {{wandb: {{mode: disabled}}}}
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model family and whether its output layer is the embedding."""
+
+    family: str
+    tied: bool
+
+    def config(self) -> dict[str, Any]:
+        """Its config.json."""
+        names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+        own = {"model_type": self.family, "architectures": [names[self.family]], "tie_word_embeddings": self.tied}
+        return {**BASE, **own, "rope_theta": 5000.0, "initializer_range": 0.1}
+
+
+def make_project(folder: Path, model: Model, seed: int = 1) -> Path:
+    """A run file with its model and a store of documents of very uneven length; returns the run file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(seed)
+    words = ["".join(draw.choice("abcdefgh") for _ in range(draw.randint(1, 9))) for _ in range(200)]
+    text = folder / "text"
+    text.mkdir()
+    for number in range(300):
+        count = draw.choice((1, 2, 4, 60))
+        (text / f"{number:03d}.txt").write_text(" ".join(draw.choice(words) for _ in range(count)))
+    build_store([text], folder / "store.zarr", BuildOptions(vocab_size=VOCABULARY), lambda *_: None)
+    (folder / "config.json").write_text(json.dumps(model.config()))
+    (folder / "run.yaml").write_text(_RUN)
+    return folder / "run.yaml"
+
+
+def train(run_file: Path, name: str, overrides: Sequence[str] = ()) -> RunDir:
+    """Submit a run to this machine and wait until it has finished; fails with the reason and log otherwise."""
+    run = start(run_file, name, overrides)
+    finish(run)
+    return run
+
+
+def start(run_file: Path, name: str, overrides: Sequence[str] = ()) -> RunDir:
+    """Submit without waiting."""
+    return submit_run(load_run(run_file, [f"name={name}", *overrides]), source=run_file).run_dir
+
+
+def go_on(run: RunDir, overrides: Sequence[str] = ()) -> None:
+    """Another attempt of a run, until it has finished."""
+    continue_run(run, overrides)
+    finish(run)
+
+
+def finish(run: RunDir) -> None:
+    """Wait for the end of a run's newest attempt."""
+    last = wait_for_end(run, lambda _: None)
+    log = Path(last.log).read_text()[-3000:] if last.log and Path(last.log).is_file() else ""
+    assert last.state == "finished", f"{last.state}: {last.why}\n{log}"
+
+
+def curve(run: RunDir) -> dict[int, tuple[float, float]]:
+    """Step -> (loss, gradient norm), each step once."""
+    return {record["step"]: (record["loss"], record["grad_norm"]) for record in read_metrics(run)}
+
+
+def largest_difference(a: dict[int, tuple[float, float]], b: dict[int, tuple[float, float]]) -> float:
+    """Largest relative difference of losses and gradient norms; the steps must be the same."""
+    assert a.keys() == b.keys(), (sorted(a), sorted(b))
+    pairs = [(x, y) for step in a for x, y in zip(a[step], b[step], strict=True)]
+    return max(abs(x - y) / abs(x) for x, y in pairs)
+
+
+def kill_ranks(run: RunDir) -> None:
+    """SIGKILL every rank of the newest attempt, and wait until the attempt is seen to be over."""
+    attempt = run.attempts()[-1]
+    for event in read_ledger(run):
+        if event.event == "start" and event.attempt == attempt and "rank" in event.fields:
+            try:
+                os.kill(event.fields["pid"], signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    wait_for_end(run, lambda _: None)
+
+
+def wait_for_step(run: RunDir, step: int, timeout_s: float = 180.0) -> None:
+    """Until a step has been recorded."""
+    deadline = time.monotonic() + timeout_s
+    while not curve(run) or max(curve(run)) < step:
+        assert time.monotonic() < deadline, f"step {step} was not reached in {timeout_s} s"
+        time.sleep(0.01)

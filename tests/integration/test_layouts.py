@@ -1,0 +1,51 @@
+"""Every layout computes what one rank computes, from one checkpoint, with uneven document masks."""
+
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.rundir import RunDir
+
+from .real_runs import LAYOUTS, Model, curve, largest_difference, make_project, train
+
+pytestmark = pytest.mark.ranks
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("layouts"), Model("llama", tied=False))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(project: Path) -> RunDir:
+    """Three steps on one rank: weights, moments and a data position to go on from."""
+    return train(project, "start")
+
+
+@pytest.fixture(scope="module")
+def one_rank(project: Path, checkpoint: RunDir) -> RunDir:
+    return train(project, "one", [f"checkpoint.resume_from={checkpoint.path}", f"train.steps={3 + STEPS}"])
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "tp1"])
+def test_layout_agrees_with_one_rank(project: Path, checkpoint: RunDir, one_rank: RunDir, layout: str) -> None:
+    overrides = [f"checkpoint.resume_from={checkpoint.path}", f"train.steps={3 + STEPS}", *LAYOUTS[layout]]
+    run = train(project, layout, overrides)
+    expected = curve(one_rank)
+    assert len(expected) == STEPS
+    difference = largest_difference(expected, curve(run))
+    print(f"{layout}: largest relative difference of loss and gradient norm {difference:.1e}")
+    assert difference <= 1e-5
+
+
+def test_masks_are_uneven(one_rank: RunDir) -> None:
+    """Otherwise a mean of means would pass for the token mean."""
+    from trainwright.config.loading import load_frozen
+    from trainwright.parallelism.batches import BatchReader
+    from trainwright.storage.training_data import TrainingData
+
+    run = load_frozen(one_rank.run_yaml)
+    samples = BatchReader(run, TrainingData.open(run.data), 0, 1).read(24)
+    counts = samples.counted.sum(1)
+    assert len(set(counts.tolist())) > 2
