@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..config.cluster import ClusterConfig
 from ..config.errors import UserError
 from ..config.loading import load_run
@@ -143,8 +145,13 @@ def list_endpoints() -> list[dict[str, Any]]:
 def _cluster(model: ServedModel, profile: str | None) -> ClusterConfig:
     """Where it runs: the profile asked for, else the run's own section, else this machine."""
     if profile is not None:
-        beside = Path.cwd() if model.run is None else model.run.path
-        return ClusterConfig.model_validate({**load_profile(profile, beside), "profile": profile})
+        fields = {**load_profile(profile, Path.cwd()), "profile": profile}
+        try:
+            return ClusterConfig.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"profile {profile}: {field}", repr(first["input"]), first["msg"]) from None
     if model.run is not None:
         return load_run(model.run.run_yaml).cluster
     return ClusterConfig()

@@ -19,6 +19,8 @@ import pytest
 
 from trainwright.launchers.processes import start_time, wait_until
 
+from ..unit.serving.small_run import make_run
+
 TIMEOUT_S = 60
 
 
@@ -182,6 +184,27 @@ def test_a_crash_later_is_recorded_and_ends_the_replica(shell: Shell) -> None:
     listed = json.loads(shell.serve("--list", "--json").stdout)["endpoints"]
     assert [row["state"] for row in listed] == ["failed"]
     assert "code 9" in json.loads((shell.endpoint / "endpoint.json").read_text())["cause"]
+
+
+def test_a_run_is_exported_and_served_from_its_folder(shell: Shell) -> None:
+    run = make_run(shell.folder / "runs")
+    done = shell.serve("small@5", "--runs", str(shell.folder / "runs"), "--json")
+    assert done.returncode == 0, done.stderr
+    shell.sessions.add(json.loads((run.endpoint / "started.json").read_text())["pid"])
+    record = json.loads(done.stdout)
+    assert record["model"] == str(run.export / "step-00000005")
+    assert record["key_file"] == str(run.endpoint / "key")
+    assert (
+        record["weights_digest"]
+        == json.loads((Path(record["model"]) / "trainwright.json").read_text())["weights_digest"]
+    )
+    other = shell.serve(str(run.path), "--name", "other")
+    assert other.returncode == 2
+    assert "'small' is being served already" in other.stderr
+    assert shell.serve("--stop", "small").returncode == 0
+    assert shell.left() == []
+    assert (run.endpoint / "vllm.log").is_file()
+    assert not (run.endpoint / "key").exists()
 
 
 @pytest.mark.parametrize(

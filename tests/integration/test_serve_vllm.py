@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from trainwright.launchers.processes import start_time
 
+from .tiny_llama import write_tiny_llama
 from .vllm_parity import Target, compare_greedy
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -52,22 +53,7 @@ def trainwright(environment: dict[str, str], *arguments: str) -> "subprocess.Com
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """A random tiny Llama, served."""
     folder = tmp_path_factory.mktemp("serve")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=320,
-        hidden_size=128,
-        intermediate_size=192,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        max_position_embeddings=512,
-        initializer_range=0.2,  # so that the best token stands out
-        eos_token_id=0,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "tiny")
-    _write_tokenizer(folder / "tiny")
+    write_tiny_llama(folder / "tiny")
     environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "VLLM_SERVER_DEV_MODE": "1"}
     size = ["--kv-cache-gib", str(KV_GIB), "--max-model-len", str(MAX_LEN)]
     done = trainwright(environment, "serve", str(folder / "tiny"), "--dtype", "float32", *size, "--json")
@@ -76,18 +62,6 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
         yield Endpoint(json.loads(done.stdout), folder / "tiny", environment)
     finally:
         trainwright(environment, "serve", "--stop", "tiny")
-
-
-def _write_tokenizer(folder: Path) -> None:
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 def ask(endpoint: Endpoint, path: str, body: dict[str, Any] | None, key: str | None) -> tuple[int, str]:
@@ -181,7 +155,7 @@ def test_vllm_listens_on_no_tcp_port(endpoint: Endpoint) -> None:
 
 def test_kv_cache_is_what_arithmetic_says(endpoint: Endpoint) -> None:
     cache = endpoint.record["kv_cache"]
-    layers, kv_heads, head_dim, item_bytes = 3, 2, 32, 4
+    layers, kv_heads, head_dim, item_bytes = 3, 2, 32, 4  # of the tiny Llama, in float32
     block_bytes = 2 * layers * kv_heads * head_dim * item_bytes * cache["block_size"]
     assert cache["num_blocks"] == int(KV_GIB * 2**30) // block_bytes
     assert cache["num_tokens"] == cache["num_blocks"] * cache["block_size"]

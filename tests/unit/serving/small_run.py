@@ -31,6 +31,13 @@ LLAMA = {
     "tie_word_embeddings": False,
     "eos_token_id": 0,
 }
+RUN_YAML = """\
+schema_version: 1
+name: small
+model: snapshot/model/config.json
+data: {train: [{store: store.zarr}], sequence_length: 32}
+train: {steps: 5, global_batch_size: 4}
+"""
 TEXT = "def add(first, second):\n    return first + second\n\nclass Box:\n    pass\n" * 20
 
 
@@ -39,7 +46,7 @@ def make_run(
 ) -> RunDir:
     """A run with a checkpoint of step 5; each of `num_ranks` writes a band of rows of every tensor."""
     run = create_run_dir(runs, "small")
-    run.run_yaml.write_text("schema_version: 1\n")
+    run.run_yaml.write_text(RUN_YAML)
     run.model_config.parent.mkdir(parents=True)
     run.model_config.write_text(json.dumps(config or LLAMA))
     write_tokenizer(run.tokenizer)
