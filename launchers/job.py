@@ -69,6 +69,7 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
     from .executors import DetachedLocalExecutor, TemplateSlurmExecutor
 
     facts = script_facts(spec)
+    _check_folder(spec.folder)
     if spec.cluster.scheduler == "local":
         _check_local(spec.cluster)
     else:
@@ -118,6 +119,12 @@ def run_module(module: str, *arguments: str) -> int:
         if code:
             raise TaskEnded(code, f"{module} ended with {ended.code}") from None
     return 0
+
+
+def _check_folder(folder: Path) -> None:
+    for mark in ("%j", "%t", "%A", "%a"):
+        if mark in str(folder):
+            raise UserError(str(folder), f"{mark} in a path stands for a job's numbers", "use a folder without it")
 
 
 def _check_local(cluster: ClusterConfig) -> None:

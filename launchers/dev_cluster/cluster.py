@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -137,9 +138,9 @@ def _claim_names(folder: Path, num_nodes: int, loopback: bool) -> ClusterNames:
 
 def _logs(names: ClusterNames) -> str:
     """The daemons' last words, since the folder goes with the cluster."""
-    kept = Path("/tmp") / f"{names.bridge}-logs"
+    kept = tempfile.mkdtemp(prefix=f"{names.bridge}-logs-")
     shutil.copytree(names.folder / "log", kept, dirs_exist_ok=True)
-    return str(kept)
+    return kept
 
 
 def _take_down(folder: Path) -> None:

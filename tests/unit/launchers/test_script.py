@@ -1,0 +1,112 @@
+"""The rendered scripts, whole, against golden files; and that bash and a Slurm admin's eyes can read them.
+
+After a wanted change: `UPDATE_GOLDEN=1 pytest tests/unit/launchers/test_script.py`, then read the difference.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.cluster import ClusterConfig
+from trainwright.launchers.job import TaskSpec, render_script, run_module
+from trainwright.launchers.rank import run_attempt
+
+_GOLDEN = Path(__file__).parents[2] / "golden"
+_RUN = Path("/shared/runs/tiny")
+_DEV = ClusterConfig(
+    profile="dev",
+    scheduler="slurm",
+    nodes=2,
+    ranks_per_node=2,
+    partition="main",
+    time_limit="01:00:00",
+    slurm_conf="/tmp/trainwright-dev-cluster/slurm.conf",
+    python="/opt/venv/bin/python",
+)
+_BIG = ClusterConfig(
+    profile="big",
+    scheduler="slurm",
+    nodes=64,
+    ranks_per_node=8,
+    gpus_per_node=8,
+    cpus_per_rank=12,
+    memory_per_node="1800G",
+    time_limit="2-12:00:00",
+    partition="gpu",
+    account="nlp",
+    qos="long",
+    constraint="h100&nvlink",
+    exclude="gpu[007,011-012]",
+    modules=["gcc/13", "nccl"],
+    environment=["HF_HOME", "WANDB_API_KEY"],
+    python="/shared/My Python/bin/python",
+)
+
+
+def _training(cluster: ClusterConfig, run: Path) -> TaskSpec:
+    return TaskSpec(
+        name="tiny",
+        title=f"Trainwright: run {run.name}, attempt 1",
+        function=run_attempt,
+        arguments=(str(run), 1),
+        cluster=cluster,
+        directory=run,
+        folder=run / "jobs",
+        logs=run / "logs" / "0001",
+        code=run / "snapshot" / "code",
+        on_end=("trainwright.launchers.supervisor", str(run), "1"),
+    )
+
+
+def _serving() -> TaskSpec:
+    folder = _RUN / "endpoint"
+    return TaskSpec(
+        name="serve-tiny",
+        title="Endpoint tiny: one vLLM replica and its front",
+        function=run_module,
+        arguments=("trainwright.serving.replica", str(folder)),
+        cluster=_DEV.model_copy(update={"nodes": 1, "ranks_per_node": 1, "cpus_per_rank": 4}),
+        directory=folder,
+        folder=folder / "jobs",
+        logs=folder / "logs",
+        template="serve.sbatch",
+        environment=("TRAINWRIGHT_VLLM_PYTHON",),
+    )
+
+
+_SPECS = {
+    "train-dev.sbatch": _training(_DEV, _RUN),
+    "train-big.sbatch": _training(_BIG, Path("/shared/it's 100% big/runs/tiny")),
+    "serve.sbatch": _serving(),
+}
+
+
+@pytest.mark.parametrize("name", _SPECS)
+def test_script_is_the_golden_one(name: str) -> None:
+    text = render_script(_SPECS[name])
+    if os.environ.get("UPDATE_GOLDEN"):
+        (_GOLDEN / name).write_text(text)
+    assert text == (_GOLDEN / name).read_text()
+
+
+@pytest.mark.parametrize("name", _SPECS)
+def test_bash_can_parse_it(name: str) -> None:
+    subprocess.run(["bash", "-n"], input=render_script(_SPECS[name]), text=True, check=True)
+
+
+def test_values_of_passed_variables_are_in_no_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "tiny-secret-0123456789")
+    text = render_script(_SPECS["train-big.sbatch"])
+    assert "WANDB_API_KEY" in text
+    assert "tiny-secret" not in text
+
+
+def test_a_module_that_does_not_load_ends_the_job(tmp_path: Path) -> None:
+    spec = _training(_BIG.model_copy(update={"modules": ["no-such-module"], "python": "/bin/echo"}), tmp_path)
+    script = tmp_path / "script.sh"
+    script.write_text(render_script(spec))
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False, timeout=30)
+    assert "trainwright: module load failed" in done.stderr
+    assert done.stdout.split()[-6:] == ["1", "--signal", "--message", "module", "load", "failed"]

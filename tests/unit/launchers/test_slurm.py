@@ -1,0 +1,88 @@
+"""Slurm's host lists and squeue's lines, and what this machine says where there is no Slurm."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.cluster import ClusterConfig
+from trainwright.config.errors import UserError
+from trainwright.launchers.slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("login", ["login"]),
+        ("a,b", ["a", "b"]),
+        ("gpu[01-03]", ["gpu01", "gpu02", "gpu03"]),
+        ("gpu[08-11,20]", ["gpu08", "gpu09", "gpu10", "gpu11", "gpu20"]),
+        ("r[1-2]n[1-2]-x,login", ["r1n1-x", "r1n2-x", "r2n1-x", "r2n2-x", "login"]),
+        ("twdev0-node[1-2]", ["twdev0-node1", "twdev0-node2"]),
+        ("", []),
+    ],
+)
+def test_host_lists(text: str, hosts: list[str]) -> None:
+    assert expand_hosts(text) == hosts
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of Slurm commands that are shell scripts, first on PATH: answers no real controller gives on demand."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    return folder
+
+
+def _command(folder: Path, name: str, text: str) -> None:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_jobs_that_squeue_forgot_are_asked_of_sacct(commands: Path) -> None:
+    _command(commands, "squeue", "echo '7|PENDING|Priority|'; echo '8|RUNNING|None|gpu[1-2]'")
+    _command(commands, "sacct", "echo '9|CANCELLED by 1000|None|None assigned'")
+    found = Slurm(ClusterConfig()).jobs(["7", "8", "9", "10"])
+    assert found == {
+        "7": JobInfo(state="PENDING", reason="Priority"),
+        "8": JobInfo(state="RUNNING", nodes="gpu[1-2]"),
+        "9": JobInfo(state="CANCELLED"),
+    }
+
+
+def test_a_job_nobody_knows_is_left_out(commands: Path) -> None:
+    _command(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    _command(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    assert Slurm(ClusterConfig()).jobs(["7"]) == {}
+
+
+def test_a_silent_controller_is_told_from_an_unknown_job(commands: Path) -> None:
+    _command(commands, "squeue", "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
+    with pytest.raises(SlurmUnreachable, match="Unable to contact"):
+        Slurm(ClusterConfig()).jobs(["7"])
+
+
+def test_no_sbatch_here_says_where_to_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="no sbatch on this machine; submit from a login node"):
+        Slurm(ClusterConfig(scheduler="slurm")).check()
+
+
+def test_missing_dev_cluster_says_how_to_start_it(commands: Path) -> None:
+    _command(commands, "sbatch", "exit 1")
+    with pytest.raises(UserError, match="does not exist; start the dev cluster with `trainwright cluster dev up`"):
+        Slurm(ClusterConfig(scheduler="slurm", slurm_conf="/nowhere/slurm.conf")).check()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_strangers_slurm_conf_is_refused(commands: Path, tmp_path: Path) -> None:
+    _command(commands, "sbatch", "exit 1")
+    conf = tmp_path / "slurm.conf"
+    conf.touch()
+    os.chown(conf, 12345, 12345)
+    with pytest.raises(UserError, match="belongs to user 12345"):
+        Slurm(ClusterConfig(scheduler="slurm", slurm_conf=str(conf))).check()
