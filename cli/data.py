@@ -125,7 +125,7 @@ def _shown(value: object) -> str:
 
 
 class _ProgressLine:
-    """One line on stderr with the time left: redrawn on a terminal, a new line every ten seconds elsewhere."""
+    """One line on stderr with the time left: redrawn on a terminal, a new one every ten seconds elsewhere."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -145,7 +145,8 @@ class _ProgressLine:
         now = time.monotonic()
         if stage != self._stage:
             self._stage, self._began = stage, now
-        elif now - self._shown < self._every_s:
+            self._shown = self._shown - self._every_s if self._terminal else self._shown
+        if now - self._shown < self._every_s:
             return
         self._shown = now
         text = f"{stage} ..."

@@ -19,7 +19,7 @@ CHUNK_TOKENS = 1 << 14
 SHARD_TOKENS = 1 << 26
 SHARD_STEP = 1 << 10
 VOCAB_SIZE = 32768
-_BATCH_BYTES = 1 << 20
+_BATCH_BYTES = 4 << 20
 _BATCH_DOCUMENTS = 512
 
 Progress = Callable[[str, int, int], None]

@@ -13,7 +13,7 @@ ORDER_VERSION = 1
 
 Words = NDArray[np.uint64]
 
-_ROUNDS = 6
+_ROUNDS = 8
 _MAX_BLOCK = 64
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -38,7 +38,7 @@ class Order:
         self.num_samples = num_samples
         self._block = min(_MAX_BLOCK, max(1, window // 16))
         self._num_blocks = -(-num_samples // self._block)
-        self._span = max(1, window // self._block) * self._block
+        self._span = -(-window // self._block) * self._block
         self._key = _absorb(_absorb(np.zeros(1, np.uint64), seed), ORDER_VERSION)
 
     def samples(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -78,10 +78,10 @@ def _permute(value: Words, size: Words, key: Words) -> Words:
 
 
 def _grid(size: Words) -> tuple[Words, Words]:
-    """Nearly square grid with at least `size` cells: rows = floor(sqrt), columns = ceil(size / rows)."""
+    """Nearly square grid with at least `size` cells: rows = ceil(sqrt(size)), columns = ceil(size / rows)."""
     rows, columns = np.empty_like(size), np.empty_like(size)
     for one in np.unique(size).tolist():
-        root = math.isqrt(one)
+        root = math.isqrt(one - 1) + 1
         rows[size == one], columns[size == one] = root, -(-one // root)
     return rows, columns
 

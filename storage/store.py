@@ -101,15 +101,19 @@ def read_info(store: Path) -> StoreInfo:
         record = json.loads(data)
     except ValueError:
         raise FoundBad(str(path), "not JSON", REMEDY) from None
-    attributes = record.get("attributes", {}).get(_ATTRIBUTES) if isinstance(record, dict) else None
+    attributes = _part(_part(record, "attributes"), _ATTRIBUTES)
     if not isinstance(attributes, dict):
-        raise UserError(str(store), "not a token store (a Zarr array of another kind)", "build it with `data build`")
+        raise UserError(str(path), "not that of a token store", "give a folder that `trainwright data build` made")
     if attributes.get("format_version") != FORMAT_VERSION:
         version = attributes.get("format_version")
         raise UserError(str(path), f"format_version {version!r} is unknown", "use a newer trainwright")
     if attributes.pop("metadata_sha256", None) != _digest(record):
         raise FoundBad(str(path), "its text was changed (metadata_sha256 differs)", REMEDY)
     return _info(record, attributes)
+
+
+def _part(record: object, key: str) -> object:
+    return record.get(key) if isinstance(record, dict) else None
 
 
 def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:

@@ -9,8 +9,9 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from ..config.errors import UserError
+from ..config.errors import FoundBad, UserError
 from .canaries import CANARIES
+from .shards import REMEDY
 from .store import TOKENIZER
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -120,8 +121,11 @@ def take_tokenizer(path: Path) -> StoreTokenizer:
 
 
 def open_tokenizer(store: Path) -> StoreTokenizer:
-    """The tokenizer that a store holds."""
-    return take_tokenizer(store / TOKENIZER)
+    """The tokenizer that a store holds. Raises FoundBad naming its file if it is damaged."""
+    try:
+        return take_tokenizer(store / TOKENIZER)
+    except UserError as error:
+        raise FoundBad(str(store / TOKENIZER / _JSON), error.problem, REMEDY) from None
 
 
 def _end_token(file: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config.errors import FoundBad, UserError
+from ..config.errors import FoundBad
 from .documents import check_size
 from .reader import TokenStore, open_store
 from .shards import REMEDY, summarise
@@ -86,9 +86,5 @@ def _check_ends(store: TokenStore, starts: np.ndarray[tuple[int], np.dtype[np.in
 
 def _check_tokenizer(store: TokenStore) -> None:
     file = store.path / TOKENIZER / "tokenizer.json"
-    try:
-        tokenizer = open_tokenizer(store.path)
-    except UserError as error:
-        raise FoundBad(str(file), error.problem, REMEDY) from None
-    if tokenizer.fingerprint() != store.info.tokenizer_fingerprint:
+    if open_tokenizer(store.path).fingerprint() != store.info.tokenizer_fingerprint:
         raise FoundBad(str(file), "it is not the tokenizer that the store was built with", REMEDY)
