@@ -15,8 +15,6 @@ from .environment import passed_values
 from .script import ScriptFacts, render
 from .slurm import Slurm
 
-WORKER = "trainwright.launchers.task"
-
 
 class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
     """Submits one of our templates; everything else (pickles, results, job objects) is Submitit's."""
@@ -62,7 +60,7 @@ class DetachedLocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
             "folder": str(self.folder),
             "logs": str(facts.logs),
             "tasks": facts.cluster.ranks_per_node,
-            "worker": [*shlex.split(facts.python), "-u", "-m", WORKER, str(self.folder)],
+            "worker": shlex.split(facts.command),
             "on_end": [*shlex.split(facts.python), "-m", *facts.on_end] if facts.on_end else [],
             "time_limit": facts.cluster.time_limit,
         }

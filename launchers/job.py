@@ -2,6 +2,7 @@
 
 import runpy
 import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         cluster=spec.cluster,
         directory=spec.directory,
         logs=spec.logs,
-        command=f"{python} -u -m trainwright.launchers.task {shlex.quote(str(spec.folder))}",
+        command=f"{python} -u -m trainwright.launchers.worker {shlex.quote(str(spec.folder))}",
         python=python,
         code=spec.code,
         on_end=spec.on_end,
@@ -133,6 +134,10 @@ def _check_local(cluster: ClusterConfig) -> None:
             "cluster.nodes",
             f"{cluster.nodes}, but scheduler local has this machine alone",
             "set cluster.nodes=1, or a profile with Slurm such as cluster.profile=dev",
+        )
+    if cluster.python and not shutil.which(cluster.python):
+        raise UserError(
+            "cluster.python", f"{cluster.python} is no program on this machine", "give a Python, or leave it out"
         )
     for field in ("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node"):
         value = getattr(cluster, field)

@@ -1,12 +1,6 @@
-"""What each rank runs: Submitit's own worker, with the exit code that the task chose.
-
-    python -m trainwright.launchers.task FOLDER
-
-Submitit loads the pickled call, runs it and pickles its result or error beside it; on an error it would exit with 1.
-"""
+"""What a task may use: ending with a code of its own, and signals that mean what they say."""
 
 import signal
-import sys
 
 
 class TaskEnded(Exception):
@@ -24,18 +18,3 @@ def take_signals_back() -> None:
     """
     for number in (signal.SIGTERM, signal.SIGCONT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
-
-
-def main(folder: str) -> int:
-    """Run the task; its exit code."""
-    from submitit.core.submission import process_job
-
-    try:
-        process_job(folder)
-    except TaskEnded as ended:
-        return ended.code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

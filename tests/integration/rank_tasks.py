@@ -3,6 +3,7 @@
 python rank_tasks.py FOLDER    (as an ordinary user: two nodes, two ranks each; prints what the ranks returned)
 """
 
+import importlib
 import json
 import os
 import signal
@@ -71,12 +72,13 @@ def dev_place(**changes: Any) -> ClusterConfig:
 
 
 if __name__ == "__main__":
-    import rank_tasks  # so that the task is pickled by this module's name, not __main__'s
     import submitit
+
+    module = importlib.import_module("rank_tasks")  # so that the task is pickled by this module's name, not __main__'s
 
     place = Path(sys.argv[1])
     cluster = dev_place(environment=["PASSED_ON"])
-    task = submit_task(rank_tasks.spec(place, cluster, rank_tasks.all_reduce, str(place / "port.json"), None))
+    task = submit_task(module.spec(place, cluster, module.all_reduce, str(place / "port.json"), None))
     assert task.job_id is not None
     job = submitit.SlurmJob(folder=place / "jobs", job_id=task.job_id, tasks=[0, 1, 2, 3])
     print(json.dumps(job.results()))
