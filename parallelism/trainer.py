@@ -18,6 +18,7 @@ from ..storage.tensor_source import InitialWeights
 from ..storage.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from ..tracking.recorder import Recorder, StepRecord
+from ..tracking.wandb_log import stable_wandb_id
 from . import compat
 from .batches import BatchReader
 from .engine import Engine, StepResult
@@ -69,7 +70,7 @@ class _Training:
         self._model = model
         self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data)
-        wandb_id = run_dir.wandb_id.read_text().strip() if run_dir.wandb_id.is_file() else None
+        wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
         self._saver = Saver(
             run=run,
             run_dir=run_dir,

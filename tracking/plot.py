@@ -59,9 +59,8 @@ def _draw_loss(axes: Any, records: list[dict[str, Any]], name: str) -> None:
     line = smooth(losses, reach=max(1, len(steps) // 40))
     axes.plot(steps, losses, color=_LOSS, alpha=0.3, linewidth=0.8, label="each step", marker=_marker(steps))
     axes.plot(steps, line, color=_LOSS, linewidth=1.8, label="smoothed")
-    axes.annotate(
-        f"{line[-1]:.3f}", (steps[-1], line[-1]), xytext=(0, 7), textcoords="offset points", ha="right", color=_LOSS
-    )
+    last = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "color": _LOSS}
+    axes.annotate(f"{line[-1]:.3f}", (steps[-1], line[-1]), **last)
     for before, after in pairwise(records):
         if after["attempt"] != before["attempt"]:
             axes.axvline(after["step"], color=_GREY, linewidth=0.8, linestyle=":")

@@ -45,26 +45,15 @@ class Recorder:
     nothing. W&B and the console are views of it; W&B failing or hanging never stops or delays training.
     """
 
-    def __init__(
-        self,
-        run: RunConfig,
-        run_dir: RunDir,
-        attempt: int,
-        *,
-        wandb_id: str | None = None,
-        console: bool = True,
-    ) -> None:
-        """Open this attempt's metrics file. `wandb_id` is the run's own id if not given.
-
-        Raises OSError if the run directory cannot be written.
-        """
+    def __init__(self, run: RunConfig, run_dir: RunDir, attempt: int, *, console: bool = True) -> None:
+        """Open this attempt's metrics file. Raises OSError if the run directory cannot be written."""
         path = run_dir.metrics(attempt)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         self._console = StepConsole(run.train.steps) if console else None
         self._wandb: WandbLog | None = None
         if run.tracking.wandb.mode != "disabled":
-            self._wandb = WandbLog(run, run_dir, wandb_id or stable_wandb_id(run_dir))
+            self._wandb = WandbLog(run, run_dir, stable_wandb_id(run_dir))
 
     def step(self, record: StepRecord) -> None:
         """Record one step. Raises OSError if the metrics file cannot grow."""
