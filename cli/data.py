@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,35 +126,43 @@ def _shown(value: object) -> str:
 
 
 class _ProgressLine:
-    """One line on stderr with the time left: redrawn on a terminal, a new one every ten seconds elsewhere."""
+    """One line on stderr with the time left: redrawn on a terminal, a new one every ten seconds elsewhere.
+
+    A thread draws it, since a stage may report nothing for minutes.
+    """
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._every_s = 0.2 if self._terminal else 10.0
-        self._stage = ""
-        self._began = self._shown = time.monotonic()
+        self._state = ("", 0, 0)
+        self._began = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True)
 
     def __enter__(self) -> "_ProgressLine":
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._terminal and self._stage:
+        self._done.set()
+        self._thread.join()
+        if self._terminal:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Report `done` of `total` bytes of a stage; total 0 where its length is not known."""
-        now = time.monotonic()
-        if stage != self._stage:
-            self._stage, self._began = stage, now
-            self._shown = self._shown - self._every_s if self._terminal else self._shown
-        if now - self._shown < self._every_s:
-            return
-        self._shown = now
-        text = f"{stage} ..."
-        if total:
-            text = f"{stage} {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
-        if 0 < done < total:
-            left_s = (now - self._began) * (total - done) / done
-            text += f", {left_s:.0f} s left, ends at {time.strftime('%H:%M:%S', time.localtime(time.time() + left_s))}"
-        end = "" if self._terminal else "\n"
-        print(("\r\x1b[K" if self._terminal else "") + text, end=end, file=sys.stderr, flush=True)
+        if stage != self._state[0]:
+            self._began = time.monotonic()
+        self._state = (stage, done, total)
+
+    def _draw(self) -> None:
+        while not self._done.wait(0.2 if self._terminal else 10.0):
+            before, after = ("\r\x1b[K", "") if self._terminal else ("", "\n")
+            print(before + self._text(), end=after, file=sys.stderr, flush=True)
+
+    def _text(self) -> str:
+        (stage, done, total), spent_s = self._state, time.monotonic() - self._began
+        if not 0 < done < total:
+            return f"{stage or 'look for files'}, {spent_s:.0f} s so far"
+        left_s = spent_s * (total - done) / done
+        end = time.strftime("%H:%M:%S", time.localtime(time.time() + left_s))
+        return f"{stage} {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {left_s:.0f} s left, ends at {end}"
