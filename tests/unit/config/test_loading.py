@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 def test_the_quickstarts_file_loads() -> None:
     run = load_run(ROOT / "examples" / "quickstart.yaml")
     assert run.parallelism.tensor == 2
-    assert run.train.optimizer.lr == 1e-3
+    assert run.train.optimizer.lr == 3e-3
     assert run.train.optimizer.betas == (0.9, 0.95)
     assert run.cluster.world_size == 2
     assert run.cluster.scheduler == "local"
