@@ -30,7 +30,6 @@ from ..serving.stop import stop
 from ..storage.build import BuildOptions, build_store
 from ..storage.checkpoint import find_checkpoint
 from ..storage.sources import Selection
-from ..tracking.plot import plot_loss
 from ..tracking.recorder import read_metrics
 from .plan import plan_text
 
@@ -161,7 +160,7 @@ class Quickstart:
         edge = min(5, len(losses))
         first, last = sum(losses[:edge]) / edge, sum(losses[-edge:]) / edge
         self.closing.facts |= {"run": str(run.path), "first_loss": first, "last_loss": last}
-        self.closing.facts["loss_plot"] = str(plot_loss(run))
+        self.closing.facts["loss_plot"] = str(run.loss_plot)
         return f"loss {first:.3f} -> {last:.3f} ({last / first:.0%}) in {len(losses)} steps; {run.loss_plot}"
 
     def _check_logits(self, run: RunDir, model: ServedModel) -> str:

@@ -1,6 +1,7 @@
 """The training loop: the one caller of Engine.train_step. Launchers start `run_rank` by this module's name."""
 
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..storage.checkpoint import Checkpoint
 from ..storage.tensor_source import InitialWeights
 from ..storage.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
+from ..tracking.plot import plot_loss
 from ..tracking.recorder import Recorder, StepRecord
 from ..tracking.wandb_log import stable_wandb_id
 from . import compat
@@ -152,6 +154,15 @@ class _Training:
             finished = True
         finally:
             recorder.close(finished)
+            if finished:
+                _draw(self._run_dir)
+
+
+def _draw(run_dir: RunDir) -> None:
+    try:
+        plot_loss(run_dir)
+    except Exception:  # a picture must not fail a run that has finished
+        traceback.print_exc()
 
 
 def _record(step: int, result: StepResult, rate: float, seconds: float) -> StepRecord:
