@@ -41,7 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     print(_how_to_follow(submitted), file=sys.stderr, flush=True)
     progress = _Progress()
-    last = wait_for_end(submitted.run_dir, progress.show)
+    try:
+        last = wait_for_end(submitted.run_dir, progress.show)
+    except KeyboardInterrupt:
+        print("\nthe run goes on", file=sys.stderr)
+        raise
     progress.close()
     emit(arguments, {**record, **asdict(last)}, _last_words(last))
     if last.state == "finished":

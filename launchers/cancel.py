@@ -21,12 +21,12 @@ def cancel_run(run: RunDir) -> RunStatus:
     Records `cancel` first, so that the end is told from a failure. Raises UserError if it cannot be ended from here.
     """
     before = read_status(run)
+    if before.state == "unknown":
+        raise UserError(str(run.path), f"its state is unknown: {before.why}", "try again where and when it can be seen")
     if before.state not in ("queued", "running"):
         return before
     events = [event for event in read_ledger(run) if event.attempt == before.attempt]
     submit = next(event.fields for event in events if event.event == "submit")
-    if submit["scheduler"] == "local" and submit["host"] != socket.gethostname():
-        raise UserError(str(run.path), f"runs on {submit['host']}", "cancel it there")
     writer = f"cancel-{socket.gethostname()}-{os.getpid()}"  # two people may cancel at once: a file for each
     LedgerWriter(run, before.attempt, writer).write("cancel", user=os.geteuid())
     if submit["scheduler"] == "slurm":

@@ -105,6 +105,14 @@ def test_without_root_one_line_says_what_to_do(ordinary_user: "User") -> None:
     assert not Path("/tmp/never-made").exists()
 
 
+def test_any_user_may_ask_for_the_status(dev_cluster: Path, ordinary_user: "User") -> None:
+    done = ordinary_user.trainwright("cluster", "dev", "status", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert (shown["state"], shown["slurm_conf"]) == ("up", str(dev_cluster / "slurm.conf"))
+    assert len(shown["nodes"]) == 2
+
+
 def _environment(folder: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "SLURM_CONF": str(folder / "slurm.conf")}
 
