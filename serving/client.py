@@ -14,10 +14,6 @@ class EndpointClient:
     url: str
     key: str
 
-    def healthy(self, timeout_s: float = 30.0) -> bool:
-        """Whether the front says ready: it has seen vLLM generate a token just now. OSError if it is out of reach."""
-        return self._ask("GET", "/health", None, timeout_s)[0] == 200
-
     def complete(self, body: dict[str, Any], timeout_s: float = 60.0) -> tuple[int, dict[str, Any]]:
         """POST /v1/completions; HTTP status and answer. OSError if the endpoint is out of reach."""
         status, text = self._ask("POST", "/v1/completions", json.dumps(body), timeout_s)

@@ -19,6 +19,7 @@ _DROPPED = re.compile(
     r"|OMP_NUM_THREADS|MKL_NUM_THREADS)$"
 )
 _ERROR = re.compile(r"(\w*(?:Error|Exception|Interrupt)): (.+)")
+_COUNTED = re.compile(r"^\d+ validation errors? for ")  # pydantic's: what is wrong stands in the next line
 _AFTERMATH = ("initialization failed", "See root cause", "died unexpectedly", "Engine core proc")
 _PR_SET_PDEATHSIG = 1
 
@@ -83,10 +84,11 @@ def cause_of_death(log: Path) -> str:
     """The line of vLLM's log that says why it died: its last error that is not the echo of another."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines()]
-    for line in reversed(lines):
-        found = _ERROR.search(line)
-        if found and not any(word in line for word in _AFTERMATH):
-            return f"{found.group(1)}: {found.group(2)}"[:400]
+    for number in reversed(range(len(lines))):
+        found = _ERROR.search(lines[number])
+        if found and not any(word in lines[number] for word in _AFTERMATH):
+            more = lines[number + 1 : number + 2] if _COUNTED.search(found.group(2)) else []
+            return " ".join([f"{found.group(1)}: {found.group(2)}", *more])[:400]
     for line in reversed(lines):
         if "error:" in line or "No module named" in line:
             return line[:400]

@@ -208,7 +208,7 @@ def test_the_printed_curl_line_works(endpoint: Endpoint) -> None:
 
 
 def test_stop_leaves_nothing(endpoint: Endpoint) -> None:
-    """Last: it ends the endpoint that the others use."""
+    """Ends the endpoint that the tests above use."""
     folder = Path(endpoint.record["key_file"]).parent
     session = json.loads((folder / "started.json").read_text())["pid"]
     assert session_members(session)
@@ -221,14 +221,16 @@ def test_stop_leaves_nothing(endpoint: Endpoint) -> None:
     assert again.stderr.count("\n") == 1
 
 
-def test_vllm_that_refuses_to_start_is_one_line(endpoint: Endpoint) -> None:
-    """A KV cache that holds no request: vLLM's own words are the cause, and nothing runs on."""
-    little = ["--kv-cache-gib", "0.00001", "--name", "little"]
-    done = trainwright(endpoint.environment, "serve", str(endpoint.model), *little)
+def test_vllm_that_refuses_to_start_is_one_line(tmp_path: Path) -> None:
+    """vLLM's own words are the cause, and nothing runs on."""
+    write_tiny_llama(tmp_path / "odd")
+    config = json.loads((tmp_path / "odd" / "config.json").read_text())
+    (tmp_path / "odd" / "config.json").write_text(json.dumps({**config, "model_type": "cheese"}))
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
+    done = trainwright(environment, "serve", str(tmp_path / "odd"))
     assert done.returncode == 2
-    last = done.stderr.splitlines()[-1]
-    assert "KV cache" in last
+    assert "model type `cheese`" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    folder = Path(endpoint.environment["XDG_STATE_HOME"]) / "trainwright" / "endpoints" / "little"
+    folder = tmp_path / "state" / "trainwright" / "endpoints" / "odd"
     assert session_members(json.loads((folder / "started.json").read_text())["pid"]) == []
     assert not (folder / "key").exists()

@@ -68,6 +68,10 @@ LOG = """\
         ),
         ("/usr/bin/python3: No module named vllm\n", "/usr/bin/python3: No module named vllm"),
         ("Killed\n", "Killed"),
+        (
+            "pydantic_core.ValidationError: 1 validation error for ModelConfig\n  Value error, no cheese\n\nx\n",
+            "ValidationError: 1 validation error for ModelConfig Value error, no cheese",
+        ),
         ("", "it said nothing"),
     ],
 )
