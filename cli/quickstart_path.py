@@ -1,7 +1,6 @@
 """The quickstart's steps, each through the same functions that the commands call."""
 
 import json
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from ..storage.checkpoint import find_checkpoint
 from ..storage.sources import Selection
 from ..tracking.recorder import read_metrics
 from .plan import plan_text
+from .quickstart_check import check, copy_presets
 
 _VOCABULARY = 1024
 _PROMPT = "def __init__(self, "
@@ -74,6 +73,7 @@ class Quickstart:
 
     def go(self) -> Closing:
         """Every step in order; the first that fails ends it with its own error."""
+        check(self.folder, self.text, self._overrides())
         if self.cluster == "dev":
             with self._step("cluster") as say:
                 say(self._bring_up_cluster())
@@ -117,10 +117,7 @@ class Quickstart:
     def _build_store(self) -> str:
         """The run file and the preset first, then the store, unless an earlier quickstart left one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with as_file(files("trainwright.presets")) as presets:
-            shutil.copy(presets / "quickstart.yaml", self._run_file)
-            (self.folder / "presets").mkdir(exist_ok=True)
-            shutil.copytree(presets / "tiny-llama", self.folder / "presets" / "tiny-llama", dirs_exist_ok=True)
+        copy_presets(self.folder)
         store = self.folder / "stores" / "stdlib.zarr"
         if store.exists():
             return f"{store} is there already"

@@ -1,7 +1,7 @@
 """The table of mistakes: what is done to a good folder, the command, the words of the answer, the exit code.
 
 The folder holds run.yaml (a tiny Llama), model/config.json, store.zarr, other.zarr (another tokenizer),
-text/, runs/small (a run with one checkpoint, step 5) and exported/ (a folder that is taken).
+text/, runs/small (a run with a checkpoint of step 5), runs/started (without one) and exported/ (a taken folder).
 """
 
 import json
@@ -176,6 +176,9 @@ RUNS = [
     Mistake("status absent", ("no run 'absent'", "runs/absent")),
     Mistake("logs absent", ("no run 'absent'",)),
     Mistake("logs runs/small", ("never started", "submit it")),
+    Mistake("logs started --attempt 7", ("--attempt: 7", "this run has 1")),
+    Mistake("logs started --rank 9", ("--rank: 9", "0 to 0")),
+    Mistake("submit started data.seed=5", ("data.seed: 5", "started with 1234", "train.steps")),
     Mistake("cancel absent", ("no run 'absent'",)),
     Mistake("export absent out", ("no run 'absent'",)),
     Mistake("export small@last out", ("RUN@STEP: 'last'", "a number")),
@@ -200,6 +203,11 @@ COMMANDS = [
     Mistake("serve --stop absent", ("no endpoint 'absent'",)),
     Mistake("serve small --port 99999", ("--port", "99999")),
     Mistake("cluster dev up --nodes 0", ("nodes", "0")),
+    Mistake("quickstart train.step=1", ("train.step: unknown field", "train.steps?")),
+    Mistake("quickstart --text absent", ("--text", "absent")),
+    Mistake("quickstart --folder run.yaml", ("run.yaml",)),
+    Mistake("quickstart parallelism.tensor=3", ("parallelism.tensor: 3",)),
+    Mistake("quickstart --cluster moon", ("--cluster: 'moon'", "dev")),
     Mistake("cluster dev sideways", ("'sideways'",)),
 ]
 

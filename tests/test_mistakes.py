@@ -14,6 +14,7 @@ import pytest
 
 from trainwright.cli.main import main
 from trainwright.config.loading import dump_run, load_run
+from trainwright.config.rundir import create_run_dir
 
 from .conftest import MODEL, RUN_YAML
 from .mistake_cases import MISTAKES, Mistake
@@ -41,6 +42,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "exported" / "notes.txt").write_text("mine")
     run_dir = make_run(folder / "runs")
     run_dir.run_yaml.write_text(dump_run(load_run(folder / "run.yaml")))
+    started = create_run_dir(folder / "runs", "started")
+    for path in (started.run_yaml, started.attempt_yaml(started.next_attempt())):
+        path.write_text(run_dir.run_yaml.read_text())
     for store, source, size in (("store", "text", 300), ("other", "text", 280), ("few", "few.txt", 280)):
         _build(folder, source, f"{store}.zarr", "--vocab-size", str(size))
     return folder
