@@ -93,10 +93,6 @@ class Slurm:
         if done.returncode and "Invalid job id" not in done.stderr and "already completing" not in done.stderr:
             raise UserError(f"job {job_id}", f"scancel refused ({done.stderr.strip()})", "cancel as the job's owner")
 
-    def signal_step(self, job_id: str, name: str) -> None:
-        """Send a signal to the tasks of a job's first step."""
-        self._run(["scancel", f"--signal={name}", f"{job_id}.0"], self._environment)
-
     def _accounted(self, job_ids: list[str]) -> dict[str, JobInfo]:
         """From sacct, where there is one and the cluster keeps accounts."""
         if not shutil.which("sacct"):

@@ -71,7 +71,7 @@ class User:
             extra_groups=[],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 
