@@ -1,0 +1,109 @@
+"""kill -9 at a random moment, also in the middle of a save, then another attempt: the same losses as uninterrupted."""
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.rundir import RunDir
+from trainwright.launchers.submission import continue_run
+from trainwright.storage.checkpoint import DATA_FILE, committed_steps
+from trainwright.storage.manifest import FILE_NAME
+
+from .real_runs import (
+    LAYOUTS,
+    Model,
+    curve,
+    finish,
+    go_on,
+    kill_ranks,
+    largest_difference,
+    make_project,
+    start,
+    train,
+    wait_for_step,
+)
+
+pytestmark = pytest.mark.ranks
+STEPS = 16
+LENGTH = [f"train.steps={STEPS}", "checkpoint.every_steps=3"]
+CHAIN = ["dp2", "tp2_sp", "pp2", "tp1", "tp2_pp2", "dp2", "tp4"]  # each killed at random and gone on with as the next
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("resume"), Model("qwen3", tied=True))
+
+
+def kill_at_random(run: RunDir, first_step: int, last_step: int) -> None:
+    """SIGKILL all ranks at a random moment after a random step."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    wait_for_step(run, draw.randint(first_step, last_step))
+    time.sleep(draw.uniform(0, 0.1))
+    kill_ranks(run)
+
+
+@pytest.mark.parametrize("layout", ["dp2", "tp2_sp", "pp2"])
+def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
+    whole = train(project, f"whole-{layout}", [*LENGTH, *LAYOUTS[layout]])
+    run = start(project, f"killed-{layout}", [*LENGTH, *LAYOUTS[layout]])
+    kill_at_random(run, 1, STEPS - 4)
+    assert curve(run).keys() != set(range(1, STEPS + 1)), "it was killed too late"
+    go_on(run)
+    assert curve(run) == curve(whole)
+
+
+def test_other_layouts(project: Path) -> None:
+    """Six changes of layout in one run, a kill before each, against one rank left alone."""
+    each = 6  # steps from kill to kill; more than a save interval, so that every layout saves
+    length = [f"train.steps={each * len(CHAIN)}", "checkpoint.every_steps=3"]
+    whole = curve(train(project, "whole", length))
+    run = start(project, "chain", [*length, *LAYOUTS[CHAIN[0]]])
+    single = ["parallelism.tensor=1", "parallelism.pipeline=1", "parallelism.sequence=false", "parallelism.zero=0"]
+    for number, layout in enumerate(CHAIN[1:], start=1):
+        kill_at_random(run, number * each - 2, number * each)
+        continue_run(run, [*single, "cluster.ranks_per_node=1", *LAYOUTS[layout]])
+    finish(run)
+    difference = largest_difference(whole, curve(run))
+    print(f"{' -> '.join(CHAIN)}: largest relative difference {difference:.1e}")
+    assert difference <= 1e-5
+
+
+def test_killed_in_the_middle_of_a_save(project: Path) -> None:
+    """A folder without a manifest is no checkpoint: the one before is used, and the step is saved again."""
+    for attempt in range(5):
+        run = start(project, f"torn-{attempt}", [*LENGTH, *LAYOUTS["dp2"]])
+        folder = run.checkpoint(6)
+        deadline = time.monotonic() + 180
+        while not (folder / f".{DATA_FILE.format(rank=0)}.partial").exists() and not (folder / FILE_NAME).exists():
+            assert time.monotonic() < deadline
+        kill_ranks(run)
+        if not (folder / FILE_NAME).exists():
+            break
+    else:
+        pytest.fail("the save was over before the kill, five times")
+    assert folder.is_dir()
+    assert committed_steps(run) == [3]
+    go_on(run)
+    assert curve(run) == curve(train(project, "torn-whole", [*LENGTH, *LAYOUTS["dp2"]]))
+    assert committed_steps(run) == [15, 16]
+
+
+def test_corrupt_newest_checkpoint_is_set_aside(project: Path) -> None:
+    run = train(project, "corrupt", ["train.steps=6", "checkpoint.every_steps=3", *LAYOUTS["dp2"]])
+    data = run.checkpoint(6) / DATA_FILE.format(rank=1)
+    content = bytearray(data.read_bytes())
+    content[-7] ^= 1
+    data.write_bytes(content)
+    before = curve(run)
+    go_on(run, ["train.steps=8"])
+    log = run.rank_log(2, 0).read_text() + run.rank_log(2, 1).read_text()
+    assert "set aside" in log
+    assert data.name in log
+    assert (run.checkpoints / "step-00000006.corrupt-1").is_dir()
+    after = curve(run)
+    assert sorted(after) == list(range(1, 9))
+    assert {step: after[step] for step in range(1, 7)} == before
