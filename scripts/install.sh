@@ -30,12 +30,18 @@ find_python() {
     stop "no Python 3.11 or newer found; install one, or name it: make install PYTHON=/path/to/python3.11"
 }
 
+apt_install() { # packages
+    echo "install: getting $* through apt" >&2
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+may_apt() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
+
 make_venv() { # Debian keeps the venv module in a package of its own
     "$1" -m venv --clear "$venv" >/dev/null 2>&1 && return
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "install: getting python3-venv through apt" >&2
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null
+    if may_apt; then
+        apt_install python3-venv
         "$1" -m venv --clear "$venv" >/dev/null 2>&1 && return
     fi
     rm -rf "$venv"
@@ -72,4 +78,8 @@ else
     echo "install: newest packages that fit (about 3.5 GB); $lock is for Python $lock_python" >&2
     uv_install --override requirements/overrides.txt -e '.[cpu,dev]'
 fi
+# vLLM's CPU build needs this library, and its own words without it do not say so.
+has_numa() { "$bin/python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; }
+if ! has_numa && may_apt; then apt_install libnuma1; fi
+has_numa || echo "install: serving on CPU needs libnuma; on Debian and Ubuntu: apt-get install libnuma1" >&2
 echo "install: done; try $bin/trainwright --help" >&2
