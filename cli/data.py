@@ -2,13 +2,12 @@
 
 import argparse
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .output import add_json_option, emit
+from .progress import StageProgress
 
 _EXCERPT_TOKENS = 64
 
@@ -56,7 +55,7 @@ def _build(arguments: argparse.Namespace) -> int:
         shard_tokens=SHARD_TOKENS if arguments.shard_tokens is None else arguments.shard_tokens,
         compression=arguments.compression,
     )
-    with _ProgressLine() as line:
+    with StageProgress() as line:
         result = build_store(arguments.sources, arguments.store, options, line.show)
     info = result.info
     if result.skipped:
@@ -90,7 +89,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from ..storage.verify import verify_store
 
     try:
-        with _ProgressLine() as line:
+        with StageProgress() as line:
             info = verify_store(arguments.store, lambda done, total: line.show("verify", done, total))
     except FoundBad as error:
         if arguments.json:
@@ -123,46 +122,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int):
         return repr(value) if isinstance(value, str) and "\n" in value else str(value)
     return f"{value:,}"
-
-
-class _ProgressLine:
-    """One line on stderr with the time left: redrawn on a terminal, a new one every ten seconds elsewhere.
-
-    A thread draws it, since a stage may report nothing for minutes.
-    """
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._state = ("", 0, 0)
-        self._began = time.monotonic()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._draw, daemon=True)
-
-    def __enter__(self) -> "_ProgressLine":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        if self._terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """Report `done` of `total` bytes of a stage; total 0 where its length is not known."""
-        if stage != self._state[0]:
-            self._began = time.monotonic()
-        self._state = (stage, done, total)
-
-    def _draw(self) -> None:
-        while not self._done.wait(0.2 if self._terminal else 10.0):
-            before, after = ("\r\x1b[K", "") if self._terminal else ("", "\n")
-            print(before + self._text(), end=after, file=sys.stderr, flush=True)
-
-    def _text(self) -> str:
-        (stage, done, total), spent_s = self._state, time.monotonic() - self._began
-        if not 0 < done < total:
-            return f"{stage or 'look for files'}, {spent_s:.0f} s so far"
-        left_s = spent_s * (total - done) / done
-        end = time.strftime("%H:%M:%S", time.localtime(time.time() + left_s))
-        return f"{stage} {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {left_s:.0f} s left, ends at {end}"

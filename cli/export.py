@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..config.errors import UserError
     from ..serving.export import ExportOptions, export_checkpoint
-    from ..serving.progress import BytesProgress
     from ..storage.checkpoint import find_checkpoint
+    from .progress import BytesProgress
 
     if not 0.001 <= arguments.shard_size_gb <= 1000:
         raise UserError("--shard-size-gb", f"{arguments.shard_size_gb} is out of range", "give 0.001 to 1000")

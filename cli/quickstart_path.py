@@ -22,7 +22,6 @@ from ..serving.client import EndpointClient
 from ..serving.endpoint import forget
 from ..serving.launch import ServeOptions
 from ..serving.models import ServedModel, find_model
-from ..serving.progress import Waiting
 from ..serving.service import Served, serve
 from ..serving.stop import stop
 from ..storage.build import BuildOptions, build_store
@@ -30,6 +29,7 @@ from ..storage.checkpoint import find_checkpoint
 from ..storage.sources import Selection
 from ..tracking.recorder import read_metrics
 from .plan import plan_text
+from .progress import RunProgress, StageProgress, Waiting
 from .quickstart_check import check, copy_presets
 
 _VOCABULARY = 1024
@@ -125,13 +125,9 @@ class Quickstart:
         # The interpreter's own library: real text that every machine has. A folder of the user's is taken whole.
         source = self.text or Path(sysconfig.get_path("stdlib"))
         selection = Selection() if self.text else Selection((".py",), ("test", "tests", "site-packages"))
-        with Waiting("store") as waiting:
-            info = build_store(
-                [source],
-                store,
-                BuildOptions(vocab_size=_VOCABULARY, selection=selection),
-                lambda what, done, total: waiting.say(f"{what} {done / 1e6:.1f} of {total / 1e6:.1f} MB"),
-            ).info
+        options = BuildOptions(vocab_size=_VOCABULARY, selection=selection)
+        with StageProgress() as progress:
+            info = build_store([source], store, options, progress.show).info
         return f"{info.tokens:,} tokens of {info.documents:,} documents from {source}"
 
     def _overrides(self) -> list[str]:
@@ -146,8 +142,8 @@ class Quickstart:
     def _train(self) -> RunDir:
         submitted = submit_run(load_run(self._run_file, self._overrides()), source=self._run_file)
         run = submitted.run_dir
-        with Waiting("train") as waiting:
-            last = wait_for_end(run, waiting.say)
+        with RunProgress() as progress:
+            last = wait_for_end(run, progress.show)
         if last.state != "finished":
             raise UserError(str(run.path), f"{last.state}: {last.why}", f"see {last.log}")
         return run

@@ -66,8 +66,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     from ..config.errors import UserError
     from ..serving.launch import ServeOptions
     from ..serving.models import find_model
-    from ..serving.progress import BytesProgress, Waiting
     from ..serving.service import serve
+    from .progress import BytesProgress, Waiting
 
     if not 0 <= arguments.port < 2**16:
         raise UserError("--port", f"{arguments.port} is not a TCP port", "give 1 to 65535, or leave it out")
@@ -92,8 +92,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _stop(arguments: argparse.Namespace) -> int:
     from ..serving.endpoint import find_endpoint, forget
-    from ..serving.progress import Waiting
     from ..serving.stop import stop
+    from .progress import Waiting
 
     folder = find_endpoint(arguments.stop)
     with Waiting("serve") as waiting:

@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-import time
 from typing import TYPE_CHECKING
 
 from .output import add_json_option, emit
+from .progress import RunProgress
 
 if TYPE_CHECKING:
     from ..launchers.status import RunStatus
@@ -40,13 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ..launchers.follow import wait_for_end
 
     print(_how_to_follow(submitted), file=sys.stderr, flush=True)
-    progress = _Progress()
     try:
-        last = wait_for_end(submitted.run_dir, progress.show)
+        with RunProgress() as progress:
+            last = wait_for_end(submitted.run_dir, progress.show)
     except KeyboardInterrupt:
-        print("\nthe run goes on", file=sys.stderr)
+        print("the run goes on", file=sys.stderr)
         raise
-    progress.close()
     emit(arguments, {**record, **asdict(last)}, _last_words(last))
     if last.state == "finished":
         return 0
@@ -87,27 +86,3 @@ def _last_words(last: "RunStatus") -> str:
     loss = "" if last.loss is None else f", loss {last.loss:.4f}"
     step = "" if last.step is None else f" at step {last.step}/{last.steps}"
     return f"{last.run}: {last.state}{step}{loss}"
-
-
-class _Progress:
-    """Progress on stderr: one line that changes on a terminal, else a line now and then."""
-
-    EVERY_S = 10.0
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last, self._printed = "", 0.0
-
-    def show(self, line: str) -> None:
-        """Show the newest line."""
-        if self._terminal:
-            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif line != self._last and time.monotonic() - self._printed >= self.EVERY_S:
-            print(line, file=sys.stderr, flush=True)
-            self._printed = time.monotonic()
-            self._last = line
-
-    def close(self) -> None:
-        """Leave the line."""
-        if self._terminal:
-            print(file=sys.stderr)
