@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test lint slurm clean
+.PHONY: install quickstart test test-matrix lint slurm clean
 
 install: $(INSTALLED)
 
@@ -25,6 +25,10 @@ lint: install
 
 test: install slurm lint
 	$(BIN)/pytest $(ARGS)
+
+# Every case of the fault and layout matrices, of which `make test` runs a representative part.
+test-matrix: install
+	WHOLE_MATRIX=1 $(BIN)/pytest -s tests/integration/test_layouts.py tests/integration/test_resume.py tests/integration/test_export_layouts.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.cluster import ClusterConfig
-from ..config.errors import UserError
+from ..config.errors import FoundBad, UserError
 from ..config.layout import Layout, layout_of
 from ..config.loading import dump_run, load_frozen, load_run
-from ..config.model import read_model
+from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir, create_run_dir
+from ..storage.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
 from ..storage.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .job import SubmittedTask, TaskSpec, submit_task
@@ -60,6 +61,7 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
     Raises UserError before anything is written if a check fails; on any later failure the run directory is removed.
     """
     _, data = check_run(run)
+    run = _with_start(run, read_model(Path(run.model)), data, None)
     had_runs = Path(run.runs).exists()
     run_dir = create_run_dir(Path(run.runs), run.name)
     try:
@@ -90,7 +92,8 @@ def continue_run(run_dir: RunDir, overrides: Sequence[str]) -> Submitted:
     now = read_status(run_dir)
     if now.state in ("queued", "running"):
         raise UserError(str(run_dir.path), f"is {now.state}", f"wait for it, or `trainwright cancel {run_dir.path}`")
-    check_run(run.model_copy(update={"model": str(run_dir.model_config)}))
+    _, data = check_run(run.model_copy(update={"model": str(run_dir.model_config)}))
+    run = _with_start(run, read_model(run_dir.model_config), data, run_dir)
     before = run_dir.run_yaml.read_text(encoding="utf-8")
     attempt = run_dir.next_attempt()
     try:
@@ -148,6 +151,27 @@ def _undo(task: SubmittedTask, cluster: ClusterConfig) -> None:
         Slurm(cluster).cancel(task.job_id)
     elif task.pid is not None:
         end_group(task.pid)
+
+
+def _with_start(run: RunConfig, model: ModelShape, data: TrainingData, run_dir: RunDir | None) -> RunConfig:
+    """Check the checkpoint that training would go on from, and name another run's by its folder.
+
+    A name means nothing on a node. A corrupt checkpoint is left to the ranks: they set it aside.
+    """
+    steps = committed_steps(run_dir) if run_dir else []
+    if run_dir and steps:
+        with contextlib.suppress(FoundBad):
+            require_fit(open_checkpoint(run_dir.checkpoint(steps[-1])), run, model, data.tokenizer_fingerprint)
+        return run
+    if run.checkpoint.resume_from is None:
+        return run
+    try:
+        checkpoint = find_checkpoint(run.checkpoint.resume_from)
+    except UserError as error:
+        raise UserError("checkpoint.resume_from", error.problem, error.remedy) from None
+    require_fit(checkpoint, run, model, data.tokenizer_fingerprint)
+    section = run.checkpoint.model_copy(update={"resume_from": str(checkpoint.folder)})
+    return run.model_copy(update={"checkpoint": section})
 
 
 def _check_place(cluster: ClusterConfig) -> None:

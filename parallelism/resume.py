@@ -5,21 +5,20 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from ..config.errors import FoundBad, UserError
+from ..config.errors import FoundBad
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
-from ..storage.checkpoint import Checkpoint, committed_steps, find_checkpoint, open_checkpoint
+from ..storage.checkpoint import Checkpoint, committed_steps, find_checkpoint, open_checkpoint, require_fit
 from ..storage.checkpoint_writer import set_aside
-from ..storage.tensor_names import tensor_shapes
 from .ranks import Rank, all_agree, from_rank_zero
 
 
-def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, me: Rank) -> Checkpoint | None:
+def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, fingerprint: str, me: Rank) -> Checkpoint | None:
     """The checkpoint to go on from, checked by all ranks together, or None for fresh weights.
 
     A corrupt newest checkpoint of this run is renamed, with a message, and the one before is used. Another run's
-    checkpoint (checkpoint.resume_from) is never touched: a corrupt one is a FoundBad.
+    checkpoint (checkpoint.resume_from) is never touched: a corrupt one is a FoundBad. `fingerprint` is the tokenizer's.
     """
     while True:
         steps = committed_steps(run_dir) if me.rank == 0 else []
@@ -29,7 +28,9 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, me: Rank) -> 
         folder = run_dir.checkpoint(step)
         problem = _problem(folder, me)
         if all_agree(problem is None):
-            return _fitting(open_checkpoint(folder), model)
+            checkpoint = open_checkpoint(folder)
+            require_fit(checkpoint, run, model, fingerprint)
+            return checkpoint
         if me.rank == 0:
             aside = set_aside(folder)
             print(f"checkpoint {folder.name} is corrupt and was set aside as {aside.name}", file=sys.stderr, flush=True)
@@ -39,8 +40,9 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, me: Rank) -> 
     if run.checkpoint.resume_from is None:
         return None
     checkpoint = find_checkpoint(run.checkpoint.resume_from)
+    require_fit(checkpoint, run, model, fingerprint)
     checkpoint.check_files(me.rank, me.world_size)
-    return _fitting(checkpoint, model)
+    return checkpoint
 
 
 def _problem(folder: Path, me: Rank) -> FoundBad | None:
@@ -50,17 +52,3 @@ def _problem(folder: Path, me: Rank) -> FoundBad | None:
     except FoundBad as error:
         return error
     return None
-
-
-def _fitting(checkpoint: Checkpoint, model: ModelShape) -> Checkpoint:
-    """The checkpoint, if it holds exactly the model's tensors."""
-    expected = tensor_shapes(model)
-    found = checkpoint.shapes()
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise UserError(
-                f"model: {name}",
-                f"has shape {expected.get(name)} in config.json, {found.get(name)} in {checkpoint.folder}",
-                "use the model that the checkpoint was made with",
-            )
-    return checkpoint

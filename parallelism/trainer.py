@@ -69,7 +69,7 @@ class _Training:
         from .megatron import MegatronEngine  # imports megatron, so only after compat.prepare()
 
         self._run, self._run_dir, self._attempt, self._me = run, run_dir, attempt, me
-        self._model = model
+        self._model, self._fingerprint = model, data.tokenizer_fingerprint
         self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data)
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
@@ -86,7 +86,7 @@ class _Training:
 
     def run(self) -> None:
         """Load, train, save."""
-        start = find_start(self._run, self._run_dir, self._model, self._me)
+        start = find_start(self._run, self._run_dir, self._model, self._fingerprint, self._me)
         progress = self._load(start)
         saved = start is not None and start.folder == self._run_dir.checkpoint(progress.step)
         every = self._run.checkpoint.every_steps
@@ -112,12 +112,6 @@ class _Training:
             self._engine.load(InitialWeights(self._model, self._run.train.seed), 0)
             return Progress(step=0, tokens=0, position=0, updates=0)
         manifest = start.manifest
-        if manifest.step > self._run.train.steps:
-            raise UserError(
-                "train.steps",
-                f"{self._run.train.steps} is below the step {manifest.step} of checkpoint {start.folder}",
-                f"use {manifest.step} or more",
-            )
         updates = int(manifest.scalars["optimizer_steps"])
         self._engine.load(start, updates)
         return Progress(step=manifest.step, tokens=manifest.tokens, position=manifest.position, updates=updates)

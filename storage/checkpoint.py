@@ -11,9 +11,12 @@ import google_crc32c
 import numpy as np
 
 from ..config.errors import FoundBad, UserError
+from ..config.model import ModelShape
+from ..config.run import RunConfig
 from ..config.rundir import RunDir, find_run, split_step, step_of
 from .manifest import FILE_NAME, Manifest, read_manifest
 from .rectangles import Rectangle, matrix_shape
+from .tensor_names import tensor_shapes
 from .tensor_source import Float32Array
 
 DATA_FILE = "rank-{rank:05d}.safetensors"
@@ -154,3 +157,19 @@ def find_checkpoint(text: str) -> Checkpoint:
     if step is not None and step not in steps:
         raise UserError("RUN@STEP", f"{run.name} has no checkpoint of step {step}", f"use one of {steps}")
     return open_checkpoint(run.checkpoint(steps[-1] if step is None else step))
+
+
+def require_fit(checkpoint: Checkpoint, run: RunConfig, model: ModelShape, tokenizer_fingerprint: str) -> None:
+    """UserError unless a run of this model, tokenizer and length can go on from the checkpoint."""
+    manifest, where = checkpoint.manifest, checkpoint.folder
+    if manifest.step > run.train.steps:
+        problem = f"{run.train.steps} is below the step {manifest.step} of checkpoint {where}"
+        raise UserError("train.steps", problem, f"use {manifest.step} or more")
+    if manifest.tokenizer_fingerprint != tokenizer_fingerprint:
+        problem = f"tokenizer {tokenizer_fingerprint[:12]} is not the {manifest.tokenizer_fingerprint[:12]} of {where}"
+        raise UserError("data.train", problem, "use stores of the tokenizer that the checkpoint was trained with")
+    expected, found = tensor_shapes(model), checkpoint.shapes()
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            problem = f"{name} has shape {expected.get(name)}, but {found.get(name)} in checkpoint {where}"
+            raise UserError("model", problem, "use the model that the checkpoint was made with")

@@ -99,6 +99,7 @@ RUN_FILE = [
 ]
 
 OVERRIDES = [
+    Mistake("submit run.yaml checkpoint.resume_from=nowhere", ("checkpoint.resume_from: no run 'nowhere'",)),
     override("train.precision", "fp16", "'fp16'", "'bf16' or 'fp32'"),
     override("train.optimizer.learning_rate", "1", "unknown field", "valid here"),
     override("train.optimizer.lr", "-1", "greater than 0"),

@@ -18,6 +18,7 @@ from trainwright.storage.build import BuildOptions, build_store
 from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 
+WHOLE = os.environ.get("WHOLE_MATRIX") == "1"  # `make test-matrix`: every case, not a representative part
 VOCABULARY = 331  # prime: no tensor parallel size divides it
 LENGTH = 32
 BASE: dict[str, Any] = {
