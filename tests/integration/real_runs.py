@@ -81,9 +81,9 @@ def make_project(folder: Path, model: Model, seed: int = 1) -> Path:
     words = ["".join(draw.choice("abcdefgh") for _ in range(draw.randint(1, 9))) for _ in range(200)]
     text = folder / "text"
     text.mkdir()
-    for number in range(300):
-        count = draw.choice((1, 2, 4, 60))
-        (text / f"{number:03d}.txt").write_text(" ".join(draw.choice(words) for _ in range(count)))
+    for number in range(1200):
+        count = draw.choice((1, 2, 4, 20))
+        (text / f"{number:04d}.txt").write_text(" ".join(draw.choice(words) for _ in range(count)))
     build_store([text], folder / "store.zarr", BuildOptions(vocab_size=VOCABULARY), lambda *_: None)
     (folder / "config.json").write_text(json.dumps(model.config()))
     (folder / "run.yaml").write_text(_RUN)
