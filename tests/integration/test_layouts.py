@@ -6,7 +6,7 @@ import pytest
 
 from trainwright.config.rundir import RunDir
 
-from .real_runs import LAYOUTS, Model, curve, largest_difference, make_project, train
+from .real_runs import LAYOUTS, WHOLE, Model, curve, largest_difference, make_project, train
 
 pytestmark = pytest.mark.ranks
 STEPS = 20
@@ -37,6 +37,23 @@ def test_layout_agrees_with_one_rank(project: Path, checkpoint: RunDir, one_rank
     difference = largest_difference(expected, curve(run))
     print(f"{layout}: largest relative difference of loss and gradient norm {difference:.1e}")
     assert difference <= 1e-5
+
+
+@pytest.mark.parametrize("recompute", ["full", "attention"] if WHOLE else ["full"])
+def test_recompute_changes_nothing(project: Path, checkpoint: RunDir, one_rank: RunDir, recompute: str) -> None:
+    overrides = [f"checkpoint.resume_from={checkpoint.path}", "train.steps=8", f"train.recompute={recompute}"]
+    run = train(project, f"recompute-{recompute}", [*overrides, *LAYOUTS["tp2_sp"]])
+    expected = {step: values for step, values in curve(one_rank).items() if step <= 8}
+    assert largest_difference(expected, curve(run)) <= 1e-5
+
+
+def test_bf16_follows_fp32(project: Path, checkpoint: RunDir, one_rank: RunDir) -> None:
+    """Master weights and moments in float32: rounding of activations alone keeps the loss within a hundredth."""
+    overrides = [f"checkpoint.resume_from={checkpoint.path}", "train.steps=8", "train.precision=bf16"]
+    run = train(project, "bf16", [*overrides, *LAYOUTS["dp2"]])
+    for step, (loss, _) in curve(run).items():
+        expected = curve(one_rank)[step][0]
+        assert 0 < abs(loss - expected) < 0.01 * expected
 
 
 def test_masks_are_uneven(one_rank: RunDir) -> None:
