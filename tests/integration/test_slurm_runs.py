@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,13 @@ def test_waiting_jobs_are_queued_and_can_be_cancelled(
     first = _json(ordinary_user, "submit", users_run_file, _LONG, *fill)
     second = _json(ordinary_user, "submit", users_run_file, _LONG, *fill)
     assert second["run"] == first["run"] + "-2"
-    now = _json(ordinary_user, "status", second["run"])
-    assert now["state"] == "queued"
+    deadline = time.monotonic() + 60
+    while True:  # Slurm gives no reason until its scheduler has looked at the job
+        now = _json(ordinary_user, "status", second["run"])
+        assert now["state"] == "queued"
+        if now["why"]:
+            break
+        assert time.monotonic() < deadline
     assert now["why"] in ("Slurm says Resources", "Slurm says Priority")
     assert _json(ordinary_user, "cancel", second["run"])["state"] == "cancelled"
     assert _json(ordinary_user, "cancel", first["run"])["state"] == "cancelled"
