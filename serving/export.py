@@ -15,6 +15,7 @@ from ..config.errors import FoundBad, UserError
 from ..config.model import read_model
 from ..config.rundir import RunDir
 from ..storage.checkpoint import Checkpoint, file_crc32c
+from ..storage.durable import sync
 from ..storage.manifest import FILE_NAME as MANIFEST
 from ..storage.tensor_names import tensor_shapes
 from ..storage.tensor_source import WEIGHT
@@ -176,22 +177,13 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield beside
         for path in beside.iterdir():
-            _sync(path)
+            sync(path)
         beside.rename(folder)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(folder)  # a failed write does not say of which file
         raise
-
-
-def _sync(path: Path) -> None:
-    """A full disk or quota of a network filesystem may show only here."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_record(path: Path, exported: Exported, checkpoint: Checkpoint) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..config.errors import UserError
-from .build_folder import LOCK, folder_beside, sync_folder
+from .build_folder import LOCK, folder_beside
+from .durable import sync
 from .sources import Selection, TextFiles, list_files
 from .store import COMPRESSIONS, TOKENIZER, StoreInfo, dtype_for, with_files, write_durably, write_info
 from .tokenizer import StoreTokenizer, take_tokenizer, train_tokenizer
@@ -74,7 +75,7 @@ def build_store(sources: Sequence[Path], store: Path, options: BuildOptions, pro
         _refuse_existing(store)
         (folder / LOCK).unlink(missing_ok=True)
         os.rename(folder, store)
-        sync_folder(store.parent)
+        sync(store.parent)
     return BuildResult(info, len(texts.skipped))
 
 

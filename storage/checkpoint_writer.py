@@ -13,7 +13,8 @@ import numpy as np
 from ..config.errors import FoundBad
 from ..config.rundir import RunDir
 from .checkpoint import DATA_FILE, INDEX_FILE, committed_steps, file_crc32c
-from .manifest import FILE_NAME, sync_folder
+from .durable import sync
+from .manifest import FILE_NAME
 from .rectangles import Rectangle
 from .tensor_source import Float32Array
 
@@ -87,7 +88,7 @@ def set_aside(folder: Path) -> Path:
     while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
         number += 1
     folder.rename(aside)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     return aside
 
 

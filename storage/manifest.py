@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.errors import FoundBad
+from .durable import sync
 
 FORMAT_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -51,7 +52,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(folder / FILE_NAME)
-    sync_folder(folder)
+    sync(folder)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -65,12 +66,3 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.format_version != FORMAT_VERSION:
         raise FoundBad(str(path), f"format {manifest.format_version} is unknown", "read it with a newer trainwright")
     return manifest
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
