@@ -32,7 +32,7 @@ from .plan import plan_text
 from .progress import RunProgress, StageProgress, Waiting
 from .quickstart_check import check, copy_presets
 
-_VOCABULARY = 1024
+_VOCABULARY = 512
 _PROMPT = "def __init__(self, "
 _TOLERANCE = 1e-5
 

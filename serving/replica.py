@@ -76,7 +76,7 @@ class Replica:
             url = await self._listen(runner)
             cpu = on_cpu()
             command = vllm_command(self._spec, Path(upstream.socket), cpu)
-            engine = start_vllm(command, vllm_environment(os.environ, upstream.key), self._folder.engine_log)
+            engine = start_vllm(command, vllm_environment(os.environ, upstream.key, cpu), self._folder.engine_log)
             try:
                 self._say(
                     url=url,

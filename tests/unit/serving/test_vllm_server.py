@@ -1,5 +1,6 @@
 """vLLM's command line and environment, and what its log and metrics say."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,17 @@ def test_vllm_gets_no_secret_and_no_leftovers() -> None:
         "OMP_NUM_THREADS": "1",
         "VLLM_CACHE_ROOT": "/cache",
     }
-    got = vllm_environment(base, "new")
+    got = vllm_environment(base, "new", cpu=False)
     assert {name for name in base if name in got} == {"PATH", "VLLM_API_KEY", "VLLM_CACHE_ROOT"}
     assert got["VLLM_API_KEY"] == "new"
     assert got["HF_HUB_OFFLINE"] == got["VLLM_NO_USAGE_STATS"] == got["DO_NOT_TRACK"] == "1"
+
+
+def test_on_cpu_the_worker_shares_the_engines_process_and_leaves_the_server_a_core() -> None:
+    cores = len(os.sched_getaffinity(0))
+    got = vllm_environment({"OMP_NUM_THREADS": "77"}, "key", cpu=True)
+    assert (got["VLLM_ENABLE_V1_MULTIPROCESSING"], got["OMP_NUM_THREADS"]) == ("0", str(max(1, cores - 1)))
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in vllm_environment({}, "key", cpu=False)
 
 
 def test_cpu_gets_a_small_cache_and_a_gpu_its_own_choice() -> None:
