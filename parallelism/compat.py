@@ -3,6 +3,7 @@
 Import megatron only after `prepare()`. Each mend names the reason; each has a test that fails without it.
 """
 
+import functools
 import importlib.metadata
 import warnings
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 
+@functools.cache  # the stand-ins wrap what they find: twice would be wrong
 def prepare() -> None:
     """Make megatron-core importable and usable on this machine (CUDA or CPU)."""
     with warnings.catch_warnings():

@@ -49,10 +49,6 @@ class Engine(Protocol):
         """One update on this rank's share of the global batch (the same on all ranks of one data parallel place)."""
         ...
 
-    def evaluate(self, samples: Samples) -> tuple[float, int]:
-        """(mean loss, counted tokens) over all data parallel ranks' samples; changes nothing."""
-        ...
-
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """Logits [num_sequences, length, vocab_size] of tokens int64 [num_sequences, length], on the last stage."""
         ...

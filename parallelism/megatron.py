@@ -67,15 +67,9 @@ class MegatronEngine:
         self._ddp.train()
         self._ddp.zero_grad_buffer()
         self._optimizer.zero_grad()
-        loss, tokens = self._run_microbatches(samples, forward_only=False)
+        loss, tokens = self._run_microbatches(samples)
         applied, grad_norm = self._update()
         return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied)
-
-    def evaluate(self, samples: Samples) -> tuple[float, int]:
-        """See Engine."""
-        self._ddp.eval()
-        with torch.no_grad():
-            return self._run_microbatches(samples, forward_only=True)
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine. Runs the pipeline once per sequence; tensor ranks' vocabulary slices are gathered."""
@@ -120,8 +114,8 @@ class MegatronEngine:
                 clip_grad_by_total_norm_fp32(optimizer.get_parameters(), max_norm=limit, total_norm=norm)
         return bool(self._optimizer.step_with_ready_grads()), norm
 
-    def _run_microbatches(self, samples: Samples, *, forward_only: bool) -> tuple[float, int]:
-        """Forward (and backward) over all micro batches; (mean loss, counted tokens) of the global batch."""
+    def _run_microbatches(self, samples: Samples) -> tuple[float, int]:
+        """Forward and backward over all micro batches; (mean loss, counted tokens) of the global batch."""
         size = self._run.train.micro_batch_size
         count = len(samples.tokens) // size
         reports = self._forward_backward(
@@ -131,7 +125,6 @@ class MegatronEngine:
             num_microbatches=count,
             seq_length=samples.tokens.shape[1] - 1,
             micro_batch_size=size,
-            forward_only=forward_only,
         )
         total = torch.zeros(2, dtype=torch.float64, device=self._device)
         if reports and self._place.tensor == 0:  # only the last stage has reports
