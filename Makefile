@@ -23,12 +23,15 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# Two workers: some tests wait most of the time, others keep two cores busy.
 test: install slurm lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py hf_weights.py)
 
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.
 test-matrix: install
-	WHOLE_MATRIX=1 $(BIN)/pytest -s tests/integration/test_layouts.py tests/integration/test_resume.py tests/integration/test_export_layouts.py
+	WHOLE_MATRIX=1 $(BIN)/pytest -s $(MATRIX)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,8 @@ import pytest
 
 _SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip")
 _GET_SLURM = "as root on Debian or Ubuntu: apt-get install slurm-wlm munge iproute2"
-_skipped_slurm: list[str] = []
+_NO_SLURM = "needs Slurm and root"
+_INTEGRATION = Path(__file__).parent / "integration"
 
 RUN_YAML = """\
 schema_version: 1
@@ -30,19 +31,31 @@ MODEL = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist: files that need the dev cluster run one after another, since the machine has room for one.
+
+    Every other file of integration tests is run whole by one worker, which makes its fixtures once.
+    """
+    on_slurm = {item.path for item in items if item.get_closest_marker("slurm")}
+    for item in items:
+        if item.path in on_slurm:
+            item.add_marker(pytest.mark.xdist_group("slurm"))
+        elif item.path.is_relative_to(_INTEGRATION):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a GPU or Slurm where there is none."""
     if item.get_closest_marker("gpu") and not Path("/proc/driver/nvidia/version").exists():
         pytest.skip("needs a CUDA device")
     if item.get_closest_marker("slurm") and not slurm_is_here():
-        _skipped_slurm.append(item.nodeid)
-        pytest.skip("needs Slurm and root")
+        pytest.skip(_NO_SLURM)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say once how to get what the Slurm tests need."""
-    if _skipped_slurm:
-        count = len(_skipped_slurm)
+    count = sum(_NO_SLURM in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))
+    if count:
         terminalreporter.write_line(f"{count} Slurm tests skipped: they need Slurm and root; {_GET_SLURM}")
 
 
