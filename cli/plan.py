@@ -33,17 +33,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan_text(plan: "Plan") -> str:
-    layout = " x ".join(f"{axis} {size}" for axis, size in plan.layout.items())
+    axes = [f"{axis} {plan.layout[axis]}" for axis in ("tensor", "pipeline", "data")]
+    sparse = plan.ranks[0].first_expert is not None
+    inside = f"; experts: {plan.layout.get('expert', 1)} shares, tensor {plan.layout.get('expert_tensor', 1)}"
+    active = f", of which a token passes {plan.active_parameters:,}" if sparse else ""
     lines = [
         f"run         {plan.name}, in {plan.run_dir}",
-        f"layout      {layout} = {len(plan.ranks)} ranks",
-        f"parameters  {plan.parameters:,}",
+        f"layout      {' x '.join(axes)} = {len(plan.ranks)} ranks{inside if sparse else ''}",
+        f"parameters  {plan.parameters:,}{active}",
+        "memory      unknown: try a few steps (train.steps=5) before a long run",
         f"tokens      {plan.tokens_per_step:,} per step x {plan.steps:,} steps = {plan.tokens:,}",
         "",
-        f"{'rank':>6} {'node':>5} {'tensor':>7} {'data':>5} {'pipeline':>9}  layers",
+        f"{'rank':>6} {'node':>5} {'tensor':>7} {'data':>5} {'pipeline':>9}  layers{'  experts' if sparse else ''}",
     ]
     for place in plan.ranks:
         numbers = f"{place.rank:>6} {place.node:>5} {place.tensor:>7} {place.data:>5} {place.pipeline:>9}"
-        lines.append(f"{numbers}  {place.first_layer}-{place.last_layer}")
+        layers = f"{place.first_layer}-{place.last_layer}"
+        experts = f"  {place.first_expert}-{place.last_expert}" if sparse else ""
+        lines.append(f"{numbers}  {layers:<6}{experts}".rstrip())
     lines += ["", plan.script.rstrip() if plan.script else "no script: the ranks are processes of this machine"]
     return "\n".join(lines)

@@ -11,6 +11,7 @@ def add_parser(commands: Any) -> None:
     text = "text in, endpoint out: build a store, train, export, serve and ask, on this machine"
     parser = commands.add_parser("quickstart", help=text, description=text)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to change, such as train.steps=100")
+    parser.add_argument("--moe", action="store_true", help="a mixture of experts, its experts shared by two ranks")
     parser.add_argument("--text", metavar="FOLDER", help="text to train on (the Python standard library's source)")
     parser.add_argument("--folder", default="quickstart", metavar="FOLDER", help="where all goes (./quickstart)")
     parser.add_argument(
@@ -30,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = Quickstart(
         folder=Path(arguments.folder).absolute(),
         text=Path(arguments.text).absolute() if arguments.text else None,
+        moe=arguments.moe,
         cluster=arguments.cluster,
         overrides=tuple(arguments.overrides),
         keep_serving=arguments.keep_serving,

@@ -30,7 +30,7 @@ from ..storage.sources import Selection
 from ..tracking.recorder import read_metrics
 from .plan import plan_text
 from .progress import RunProgress, StageProgress, Waiting
-from .quickstart_check import check, copy_presets
+from .quickstart_check import check, copy_presets, run_file_name
 
 _VOCABULARY = 512
 _PROMPT = "def __init__(self, "
@@ -66,6 +66,7 @@ class Quickstart:
 
     folder: Path
     text: Path | None
+    moe: bool
     cluster: str
     overrides: tuple[str, ...]
     keep_serving: bool
@@ -73,7 +74,7 @@ class Quickstart:
 
     def go(self) -> Closing:
         """Every step in order; the first that fails ends it with its own error."""
-        check(self.folder, self.text, self._overrides())
+        check(self.folder, self.text, self._run_file.name, self._overrides())
         if self.cluster == "dev":
             with self._step("cluster") as say:
                 say(self._bring_up_cluster())
@@ -105,7 +106,7 @@ class Quickstart:
 
     @property
     def _run_file(self) -> Path:
-        return self.folder / "quickstart.yaml"
+        return self.folder / run_file_name(self.moe)
 
     def _bring_up_cluster(self) -> str:
         from ..config.profiles import dev_cluster_folder
@@ -117,7 +118,7 @@ class Quickstart:
     def _build_store(self) -> str:
         """The run file and the preset first, then the store, unless an earlier quickstart left one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        copy_presets(self.folder)
+        copy_presets(self.folder, self._run_file.name)
         store = self.folder / "stores" / "stdlib.zarr"
         if store.exists():
             return f"{store} is there already"

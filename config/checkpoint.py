@@ -1,6 +1,6 @@
 """The `checkpoint` section: when to save, how many to keep."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Section
 
@@ -14,3 +14,11 @@ class CheckpointConfig(Section):
     """Newest checkpoints kept; older ones are removed after the next is committed."""
     resume_from: str | None = None
     """Checkpoint folder or RUN[@STEP] to go on from (weights, optimizer, step, position) while this run has none."""
+    init_from: str | None = None
+    """Hugging Face folder whose weights training starts from, relative to the run file; without it they are random."""
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "CheckpointConfig":
+        if self.resume_from is not None and self.init_from is not None:
+            raise ValueError(f"init_from: {self.init_from} is given beside resume_from ({self.resume_from})")
+        return self

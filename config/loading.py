@@ -135,9 +135,13 @@ def _absolute(run: RunConfig, folder: Path) -> RunConfig:
         "model": _path(run.model, folder),
         "data": run.data.model_copy(update={"train": sources}),
     }
-    resume_from = run.checkpoint.resume_from
+    start: dict[str, str] = {}
+    resume_from, init_from = run.checkpoint.resume_from, run.checkpoint.init_from
     if resume_from and (folder / resume_from.partition("@")[0]).is_dir():  # else a run's name
-        update["checkpoint"] = run.checkpoint.model_copy(update={"resume_from": _path(resume_from, folder)})
+        start["resume_from"] = _path(resume_from, folder)
+    if init_from:
+        start["init_from"] = _path(init_from, folder)
+    update["checkpoint"] = run.checkpoint.model_copy(update=start)
     return run.model_copy(update=update)
 
 

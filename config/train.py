@@ -43,11 +43,20 @@ class ScheduleConfig(Section):
     """Length of wsd's decay in steps; a tenth of all steps if not given."""
 
 
+class RouterConfig(Section):
+    """What keeps the router of a mixture of experts in balance; for models with experts only."""
+
+    aux_loss_coef: float | None = Field(default=None, ge=0)
+    """Weight of the load balancing loss (Switch Transformer's); the model's router_aux_loss_coef if not given."""
+    z_loss_coef: float = Field(default=0.0, ge=0)
+    """Weight of the router's z loss (ST-MoE): the mean of the squared logsumexp of its logits."""
+
+
 class TrainConfig(Section):
     """How long, how much per step, and with what numbers."""
 
-    steps: int = Field(ge=1)
-    """Optimizer steps of the whole run, resumes included."""
+    steps: int = Field(ge=0)
+    """Optimizer steps of the whole run, resumes included; 0 only saves the first weights as a checkpoint."""
     global_batch_size: int = Field(ge=1)
     """Sequences per optimizer step, over all ranks."""
     micro_batch_size: int = Field(default=1, ge=1)
@@ -60,6 +69,8 @@ class TrainConfig(Section):
     """The optimizer."""
     schedule: ScheduleConfig = ScheduleConfig()
     """The learning-rate schedule."""
+    router: RouterConfig = RouterConfig()
+    """The router's losses, for models with experts."""
     seed: int = Field(default=1234, ge=0, lt=2**63)
     """Seed of the initial weights."""
 

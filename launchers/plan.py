@@ -22,6 +22,9 @@ class RankPlace:
     pipeline: int
     first_layer: int
     last_layer: int
+    first_expert: int | None
+    last_expert: int | None
+    """Experts that it holds of each layer; None if the model has none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Plan:
     layout: dict[str, int]
     ranks: list[RankPlace]
     parameters: int
+    active_parameters: int
+    """Weights that one token passes through: fewer than `parameters` with experts."""
     tokens_per_step: int
     steps: int
     tokens: int
@@ -52,9 +57,10 @@ def plan_run(run: RunConfig) -> Plan:
         name=run.name,
         run_dir=str(run_dir.path),
         scheduler=run.cluster.scheduler,
-        layout={"tensor": layout.tensor, "pipeline": layout.pipeline, "data": layout.data},
+        layout=layout.sizes(),
         ranks=_ranks(run, layout, model),
         parameters=model.num_parameters(),
+        active_parameters=model.num_active_parameters(),
         tokens_per_step=tokens_per_step,
         steps=run.train.steps,
         tokens=tokens_per_step * run.train.steps,
@@ -67,6 +73,7 @@ def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]
     for rank in range(layout.world_size):
         place = layout.coordinates(rank)
         layers = layout.layers_of(place.pipeline, model.num_layers)
+        experts = layout.experts_of(place, model.experts.num_experts) if model.experts else None
         places.append(
             RankPlace(
                 rank=rank,
@@ -76,6 +83,8 @@ def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]
                 pipeline=place.pipeline,
                 first_layer=layers.start,
                 last_layer=layers.stop - 1,
+                first_expert=experts.start if experts else None,
+                last_expert=experts.stop - 1 if experts else None,
             )
         )
     return places

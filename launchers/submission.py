@@ -15,6 +15,8 @@ from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir, create_run_dir
 from ..storage.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
+from ..storage.hf_weights import HuggingFaceWeights
+from ..storage.tokenizer import take_tokenizer
 from ..storage.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .job import SubmittedTask, TaskSpec, submit_task
@@ -163,6 +165,8 @@ def _with_start(run: RunConfig, model: ModelShape, data: TrainingData, run_dir: 
         with contextlib.suppress(FoundBad):
             require_fit(open_checkpoint(run_dir.checkpoint(steps[-1])), run, model, data.tokenizer_fingerprint)
         return run
+    if run.checkpoint.init_from is not None:
+        _check_weights(Path(run.checkpoint.init_from), model, data.tokenizer_fingerprint)
     if run.checkpoint.resume_from is None:
         return run
     try:
@@ -172,6 +176,14 @@ def _with_start(run: RunConfig, model: ModelShape, data: TrainingData, run_dir: 
     require_fit(checkpoint, run, model, data.tokenizer_fingerprint)
     section = run.checkpoint.model_copy(update={"resume_from": str(checkpoint.folder)})
     return run.model_copy(update={"checkpoint": section})
+
+
+def _check_weights(folder: Path, model: ModelShape, fingerprint: str) -> None:
+    """The folder holds the model's weights, and its tokenizer, if it has one, is that of the stores."""
+    HuggingFaceWeights(folder, model)
+    if (folder / "tokenizer.json").is_file() and take_tokenizer(folder).fingerprint() != fingerprint:
+        remedy = f"build them with --tokenizer {folder}"
+        raise UserError("data.train", f"the stores' tokenizer is not that of checkpoint.init_from {folder}", remedy)
 
 
 def _check_place(cluster: ClusterConfig) -> None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..storage.checkpoint_writer import OwnedRectangle
 from ..storage.tensor_source import TensorSource
+from ..tracking.recorder import Routing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class StepResult:
     """Counted tokens of the global batch."""
     skipped: bool
     """The update was not applied since the gradient was not finite."""
+    routing: Routing | None = None
+    """What the routers did over the global batch; None for a dense model."""
 
 
 class Engine(Protocol):

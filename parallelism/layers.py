@@ -3,6 +3,7 @@
 Imported only after compat.prepare().
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,14 @@ from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubm
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
+from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
+from megatron.core.transformer.moe.shared_experts import SharedExpertMLP
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch.nn.functional import scaled_dot_product_attention
+
+from .experts import Experts, Router
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -59,8 +64,13 @@ class CoreAttention(torch.nn.Module):
         return out.permute(2, 0, 1, 3).flatten(2)
 
 
-def block_spec(config: TransformerConfig, num_layers: int) -> TransformerBlockSubmodules:
-    """Spec of the dense layers that one pipeline stage holds, and of the final norm."""
+def block_spec(config: TransformerConfig, sparse: Sequence[bool]) -> TransformerBlockSubmodules:
+    """Spec of the layers that one pipeline stage holds, and of the final norm; `sparse` says which have experts."""
+    layers = [_layer(config, _experts() if has_experts else _dense()) for has_experts in sparse]
+    return TransformerBlockSubmodules(layer_specs=layers, layer_norm=RMSNorm)
+
+
+def _layer(config: TransformerConfig, feed_forward: ModuleSpec) -> ModuleSpec:
     qk_norm = RMSNorm if config.qk_layernorm else IdentityOp
     attention = ModuleSpec(
         module=SelfAttention,
@@ -73,18 +83,33 @@ def block_spec(config: TransformerConfig, num_layers: int) -> TransformerBlockSu
             k_layernorm=qk_norm,
         ),
     )
-    mlp = ModuleSpec(
-        module=MLP, submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)
-    )
-    layer = ModuleSpec(
+    return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
             input_layernorm=RMSNorm,
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
             pre_mlp_layernorm=RMSNorm,
-            mlp=mlp,
+            mlp=feed_forward,
             mlp_bda=get_bias_dropout_add,
         ),
     )
-    return TransformerBlockSubmodules(layer_specs=[layer] * num_layers, layer_norm=RMSNorm)
+
+
+def _dense() -> ModuleSpec:
+    return ModuleSpec(module=MLP, submodules=_linear_layers())
+
+
+def _experts() -> ModuleSpec:
+    return ModuleSpec(
+        module=MoELayer,
+        submodules=MoESubmodules(
+            experts=ModuleSpec(module=Experts),
+            shared_experts=ModuleSpec(module=SharedExpertMLP, submodules=_linear_layers()),
+            router=Router,
+        ),
+    )
+
+
+def _linear_layers() -> MLPSubmodules:
+    return MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)

@@ -1,4 +1,4 @@
-"""The megatron-core engine: dense models over tensor, sequence, pipeline and data parallel ranks, CPU or CUDA.
+"""The megatron-core engine: tensor, sequence, pipeline, expert and data parallel ranks, on CPU or CUDA.
 
 Imported only after compat.prepare().
 """
@@ -24,6 +24,7 @@ from ..config.run import RunConfig
 from ..storage.checkpoint_writer import OwnedRectangle
 from ..storage.tensor_source import TensorSource
 from .engine import Samples, StepResult
+from .megatron_experts import Routers
 from .megatron_model import build_model, initialize_groups, transformer_config
 from .megatron_state import MegatronState
 
@@ -49,6 +50,7 @@ class MegatronEngine:
         self._optimizer = get_megatron_optimizer(_optimizer_config(run), [self._ddp])
         config.finalize_model_grads_func = finalize_model_grads
         self._state = MegatronState(self._gpt, self._optimizer, model, layout, self._place)
+        self._routers = Routers(chunk, run, model) if model.experts else None
         self._forward_backward = get_forward_backward_func()
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
@@ -67,9 +69,12 @@ class MegatronEngine:
         self._ddp.train()
         self._ddp.zero_grad_buffer()
         self._optimizer.zero_grad()
+        if self._routers:
+            self._routers.begin_step(samples)
         loss, tokens = self._run_microbatches(samples)
         applied, grad_norm = self._update()
-        return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied)
+        routing = self._routers.report() if self._routers else None
+        return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied, routing=routing)
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine. Runs the pipeline once per sequence; tensor ranks' vocabulary slices are gathered."""

@@ -3,6 +3,7 @@
 Imported only after compat.prepare().
 """
 
+import math
 import re
 from typing import Any
 
@@ -12,7 +13,7 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 
 from ..config.layout import Coordinates, Layout
-from ..config.model import ModelShape
+from ..config.model import ModelShape, RopeScaling
 from ..config.run import RunConfig
 from ..storage.tensor_names import Part, padded_vocab_size
 from .layers import block_spec
@@ -32,7 +33,12 @@ _IN_LAYERS = {
     "self_attention.k_layernorm.weight": "k_norm",
     "mlp.linear_fc1.weight": "gate_up",
     "mlp.linear_fc2.weight": "down",
+    "mlp.router.weight": "router",
+    "mlp.shared_experts.linear_fc1.weight": "shared_gate_up",
+    "mlp.shared_experts.linear_fc2.weight": "shared_down",
+    "mlp.shared_experts.gate_weight": "shared_gate",
 }
+_EXPERTS_IN_LAYERS = {"mlp.experts.gate_up": "experts_gate_up", "mlp.experts.down": "experts_down"}
 _LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 
 
@@ -82,7 +88,32 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
         # Stage-to-stage messages have one shape, known from the config.
         variable_seq_lengths=False,
         **choices[run.train.recompute],
+        **_expert_config(run, model, layout),
     )
+
+
+def _expert_config(run: RunConfig, model: ModelShape, layout: Layout) -> dict[str, Any]:
+    experts, router = model.experts, run.train.router
+    if experts is None:
+        return {}
+    return {
+        "num_moe_experts": experts.num_experts,
+        "moe_router_topk": experts.num_active,
+        "moe_ffn_hidden_size": experts.ffn_size,
+        "moe_shared_expert_intermediate_size": experts.shared_ffn_size,
+        "moe_shared_expert_gate": experts.shared_ffn_size is not None,
+        # Softmax over all experts and then the choice (shares sum to less than 1), or over the chosen ones.
+        "moe_router_pre_softmax": not experts.normalized,
+        "moe_router_dtype": "fp32",
+        "moe_router_load_balancing_type": "aux_loss",
+        "moe_aux_loss_coeff": experts.aux_loss_coef if router.aux_loss_coef is None else router.aux_loss_coef,
+        "moe_z_loss_coeff": router.z_loss_coef,
+        "moe_token_dispatcher_type": "alltoall",
+        "moe_grouped_gemm": False,
+        "moe_permute_fusion": False,
+        "expert_model_parallel_size": layout.expert,
+        "expert_tensor_parallel_size": layout.expert_tensor,
+    }
 
 
 def _leave(weight: torch.Tensor) -> torch.Tensor:
@@ -91,9 +122,9 @@ def _leave(weight: torch.Tensor) -> torch.Tensor:
 
 def build_model(config: TransformerConfig, model: ModelShape, layout: Layout, place: Coordinates) -> GPTModel:
     """The layers of this rank's pipeline stage, with embedding and output layer where they belong."""
-    return GPTModel(
+    gpt = GPTModel(
         config,
-        block_spec(config, model.num_layers // layout.pipeline),
+        block_spec(config, [model.has_experts(n) for n in layout.layers_of(place.pipeline, model.num_layers)]),
         vocab_size=padded_vocab_size(model, layout.tensor),
         max_sequence_length=model.max_positions,
         pre_process=place.pipeline == 0,
@@ -102,12 +133,30 @@ def build_model(config: TransformerConfig, model: ModelShape, layout: Layout, pl
         rotary_base=model.rope_theta,
         share_embeddings_and_output_weights=model.tied,
     )
+    if model.rope_scaling is not None:
+        # megatron-core has Llama 3's constants but for the factor; here they are the config's.
+        gpt.rotary_pos_emb.inv_freq = stretched_frequencies(gpt.rotary_pos_emb.inv_freq, model.rope_scaling)
+    return gpt
+
+
+def stretched_frequencies(frequencies: torch.Tensor, scaling: RopeScaling) -> torch.Tensor:
+    """Llama 3's rotary frequencies [head_dim / 2] from the plain ones, as in its reference implementation.
+
+    Waves longer than original_max_positions / low_freq_factor are stretched by `factor`, those shorter than
+    original_max_positions / high_freq_factor are kept, those between are blended linearly.
+    """
+    turns = scaling.original_max_positions * frequencies / (2 * math.pi)
+    blend = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    return torch.lerp(frequencies / scaling.factor, frequencies, blend.clamp(0, 1))
 
 
 def initialize_groups(layout: Layout) -> None:
     """Make megatron-core's process groups for the layout."""
     parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=layout.tensor, pipeline_model_parallel_size=layout.pipeline
+        tensor_model_parallel_size=layout.tensor,
+        pipeline_model_parallel_size=layout.pipeline,
+        expert_model_parallel_size=layout.expert,
+        expert_tensor_parallel_size=layout.expert_tensor,
     )
 
 
@@ -118,6 +167,14 @@ def part_of(name: str, layout: Layout, place: Coordinates, model: ModelShape) ->
         match = _LAYER.fullmatch(name)
         if match is None:
             raise KeyError(name)
-        kind = _IN_LAYERS[match.group(2)]
         layer = int(match.group(1)) + layout.layers_of(place.pipeline, model.num_layers).start
+        if match.group(2) in _EXPERTS_IN_LAYERS and model.experts is not None:
+            return Part(
+                kind=_EXPERTS_IN_LAYERS[match.group(2)],
+                layer=layer,
+                tensor_rank=place.expert_tensor,
+                tensor_size=layout.expert_tensor,
+                experts=layout.experts_of(place, model.experts.num_experts),
+            )
+        kind = _IN_LAYERS[match.group(2)]
     return Part(kind=kind, layer=layer, tensor_rank=place.tensor, tensor_size=layout.tensor)

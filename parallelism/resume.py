@@ -11,6 +11,8 @@ from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoint import Checkpoint, committed_steps, find_checkpoint, open_checkpoint, require_fit
 from ..storage.checkpoint_writer import set_aside
+from ..storage.hf_weights import HuggingFaceWeights
+from ..storage.tensor_source import InitialWeights, TensorSource
 from .ranks import Rank, all_agree, from_rank_zero
 
 
@@ -43,6 +45,13 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, fingerprint: 
     require_fit(checkpoint, run, model, fingerprint)
     checkpoint.check_files(me.rank, me.world_size)
     return checkpoint
+
+
+def first_weights(run: RunConfig, model: ModelShape) -> TensorSource:
+    """Where a run without a checkpoint starts: a Hugging Face folder's weights, or random ones."""
+    if run.checkpoint.init_from is not None:
+        return HuggingFaceWeights(Path(run.checkpoint.init_from), model)
+    return InitialWeights(model, run.train.seed)
 
 
 def _problem(folder: Path, me: Rank) -> FoundBad | None:

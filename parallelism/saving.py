@@ -100,7 +100,7 @@ class Saver:
                 "schedule": self.run.train.schedule.model_dump(mode="json"),
                 "random_state": "none drawn while training; initial weights from train.seed",
             },
-            layout={"tensor": self.layout.tensor, "pipeline": self.layout.pipeline, "data": self.layout.data},
+            layout=self.layout.sizes(),
             engine=self.run.parallelism.engine,
             precision=self.run.train.precision,
             versions=versions(),

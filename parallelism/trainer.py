@@ -15,7 +15,6 @@ from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoint import Checkpoint
-from ..storage.tensor_source import InitialWeights
 from ..storage.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from ..tracking.plot import plot_loss
@@ -25,7 +24,7 @@ from . import compat
 from .batches import BatchReader
 from .engine import Engine, StepResult
 from .ranks import Rank, join
-from .resume import find_start
+from .resume import find_start, first_weights
 from .saving import Progress, Saver
 from .schedule import learning_rate
 
@@ -109,7 +108,7 @@ class _Training:
     def _load(self, start: Checkpoint | None) -> Progress:
         """Fill the engine and say from where training goes on."""
         if start is None:
-            self._engine.load(InitialWeights(self._model, self._run.train.seed), 0)
+            self._engine.load(first_weights(self._run, self._model), 0)
             return Progress(step=0, tokens=0, position=0, updates=0)
         manifest = start.manifest
         updates = int(manifest.scalars["optimizer_steps"])
@@ -161,5 +160,11 @@ def _draw(run_dir: RunDir) -> None:
 
 def _record(step: int, result: StepResult, rate: float, seconds: float) -> StepRecord:
     return StepRecord(
-        step=step, loss=result.loss, grad_norm=result.grad_norm, lr=rate, tokens=result.tokens, seconds=seconds
+        step=step,
+        loss=result.loss,
+        grad_norm=result.grad_norm,
+        lr=rate,
+        tokens=result.tokens,
+        seconds=seconds,
+        routing=result.routing,
     )

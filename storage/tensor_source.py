@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ..config.model import ModelShape
 from .rectangles import Rectangle, matrix_shape
-from .tensor_names import tensor_shapes
+from .tensor_names import tensor_shapes, writes_into_residual
 
 WEIGHT = "weight"
 Float32Array = npt.NDArray[np.float32]
@@ -25,8 +25,8 @@ class TensorSource(Protocol):
 class InitialWeights:
     """Random initial weights, the same for every layout: each block of rows has a generator of its own.
 
-    Matrices are normal with the config's initializer_range; the two that write into the residual stream (o_proj,
-    down_proj) are scaled by 1/sqrt(2 * num_layers) as in GPT-2. Norms are 1, biases 0. Optimizer slots are 0.
+    Matrices are normal with the config's initializer_range; the two of a layer that write into the residual stream
+    are scaled by 1/sqrt(2 * num_layers) as in GPT-2. Norms are 1, biases 0. Optimizer slots are 0.
     """
 
     _BLOCK_ROWS = 64
@@ -54,6 +54,6 @@ class InitialWeights:
         digest = hashlib.sha256(f"{self._seed}/{name}/{number}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
         std = self._model.init_std
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
+        if writes_into_residual(name):
             std /= (2 * self._model.num_layers) ** 0.5
         return generator.standard_normal((rows, cols), np.float32) * np.float32(std)

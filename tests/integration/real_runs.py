@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainwright.config.loading import load_run
+from trainwright.config.model import FAMILIES
 from trainwright.config.rundir import RunDir
 from trainwright.launchers.follow import wait_for_end
 from trainwright.launchers.submission import continue_run, submit_run
@@ -43,6 +44,15 @@ LAYOUTS: dict[str, list[str]] = {
     "tp2_pp2": ["parallelism.tensor=2", "parallelism.pipeline=2", "cluster.ranks_per_node=4"],
     "dp2": ["parallelism.zero=1", "cluster.ranks_per_node=2"],
 }
+MOE_LAYOUTS: dict[str, list[str]] = {
+    "ep2": ["parallelism.expert=2", "cluster.ranks_per_node=2"],
+    "ep4": ["parallelism.expert=4", "cluster.ranks_per_node=4"],
+    "tp2_sp_ep2": ["parallelism.expert=2", *LAYOUTS["tp2_sp"]],  # the tensor ranks are the expert ranks
+    "pp2_ep2": ["parallelism.expert=2", "parallelism.pipeline=2", "cluster.ranks_per_node=4"],
+    "ep2_zero": ["parallelism.expert=2", "parallelism.zero=1", "cluster.ranks_per_node=4"],  # two copies of each expert
+    "etp2": ["parallelism.expert_tensor=2", *LAYOUTS["tp2_sp"]],
+    "tp2_sp": LAYOUTS["tp2_sp"],  # every tensor rank has all experts whole
+}
 _RUN = f"""\
 schema_version: 1
 name: run
@@ -62,16 +72,34 @@ tracking: {{wandb: {{mode: disabled}}}}
 
 @dataclass(frozen=True)
 class Model:
-    """A model family and whether its output layer is the embedding."""
+    """A model family, whether its output layer is the embedding, and further fields of its config."""
 
     family: str
     tied: bool
+    more: tuple[tuple[str, object], ...] = ()
 
     def config(self) -> dict[str, Any]:
         """Its config.json."""
-        names = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-        own = {"model_type": self.family, "architectures": [names[self.family]], "tie_word_embeddings": self.tied}
-        return {**BASE, **own, "rope_theta": 5000.0, "initializer_range": 0.1}
+        own = {"model_type": self.family, "architectures": [FAMILIES[self.family]], "tie_word_embeddings": self.tied}
+        return {**BASE, **own, "rope_theta": 5000.0, "initializer_range": 0.1, **dict(self.more)}
+
+    def __str__(self) -> str:
+        words = [self.family, "tied" if self.tied else "untied"]
+        return "-".join(words + [f"{name}={value}" for name, value in self.more if name == "norm_topk_prob"])
+
+
+QWEN_EXPERTS = (
+    ("num_experts", 4),
+    ("num_experts_per_tok", 2),
+    ("moe_intermediate_size", 48),
+    ("router_aux_loss_coef", 0.02),
+)
+QWEN3_MOE = Model("qwen3_moe", False, (*QWEN_EXPERTS, ("norm_topk_prob", True)))
+QWEN3_MOE_UNSCALED = Model("qwen3_moe", True, (*QWEN_EXPERTS, ("norm_topk_prob", False)))
+QWEN2_MOE = Model(
+    "qwen2_moe", False, (*QWEN_EXPERTS, ("norm_topk_prob", False), ("shared_expert_intermediate_size", 64))
+)
+MIXTRAL = Model("mixtral", True, (("num_local_experts", 4), ("num_experts_per_tok", 2), ("router_aux_loss_coef", 0.02)))
 
 
 def make_project(folder: Path, model: Model, seed: int = 1) -> Path:

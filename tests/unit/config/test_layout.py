@@ -1,5 +1,6 @@
 """Which layouts are possible, and where each rank sits."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from trainwright.config.errors import UserError
 from trainwright.config.layout import Layout, layout_of
 from trainwright.config.loading import load_run
 from trainwright.config.model import read_model
+
+TENSOR2 = ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.sequence=true")
 
 
 def layout(run_file: Path, *overrides: str) -> Layout:
@@ -58,6 +61,60 @@ def test_impossible_layouts_say_what_would_work(run_file: Path, overrides: tuple
     with pytest.raises(UserError) as caught:
         layout(run_file, *overrides)
     assert words in str(caught.value)
+
+
+def moe_layout(run_file: Path, *overrides: str) -> Layout:
+    """With eight experts of width 96 in place of the dense feed-forward."""
+    config = json.loads(Path(load_run(run_file, []).model).read_text())
+    config |= {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 96}
+    (run_file.parent / "moe.json").write_text(json.dumps(config))
+    return layout(run_file, "model=moe.json", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sizes"),
+    [
+        (("cluster.ranks_per_node=4", "parallelism.expert=4"), (4, 1, 1)),
+        (("cluster.ranks_per_node=4", "parallelism.expert=2"), (2, 1, 2)),
+        ((*TENSOR2, "parallelism.expert=2"), (2, 1, 1)),  # tensor ranks hold different experts
+        ((*TENSOR2, "parallelism.expert_tensor=2"), (1, 2, 1)),
+        ((*TENSOR2,), (1, 1, 2)),
+    ],
+)
+def test_possible_layouts_of_experts(run_file: Path, overrides: tuple[str, ...], sizes: tuple[int, int, int]) -> None:
+    found = moe_layout(run_file, *overrides)
+    assert (found.expert, found.expert_tensor, found.expert_data) == sizes
+    held = [found.coordinates(rank) for rank in range(found.world_size)]
+    assert len({(place.expert, place.expert_tensor, place.expert_data) for place in held}) == found.world_size
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("parallelism.expert=3",), "parallelism.expert: 3 does not divide the model's number of experts 8"),
+        (("parallelism.expert=2",), "expert 2 x expert_tensor 1 does not divide the 1 ranks of a pipeline stage"),
+        (("cluster.ranks_per_node=2", "parallelism.expert_tensor=2"), "parallelism.expert_tensor: 2 is neither 1 nor"),
+        (("cluster.ranks_per_node=2", "parallelism.tensor=2"), "set parallelism.sequence=true"),
+    ],
+)
+def test_impossible_layouts_of_experts(run_file: Path, overrides: tuple[str, ...], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        moe_layout(run_file, *overrides)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override", ["parallelism.expert=2", "parallelism.expert_tensor=2", "train.router.z_loss_coef=0.1"]
+)
+def test_fields_of_experts_are_refused_for_a_dense_model(run_file: Path, override: str) -> None:
+    with pytest.raises(UserError, match=r"but the model has no experts; take the field out"):
+        layout(run_file, "cluster.ranks_per_node=2", override)
+
+
+def test_expert_ranks_run_inside_a_stage() -> None:
+    places = [Layout(tensor=2, pipeline=2, data=2, expert=2).coordinates(rank) for rank in range(8)]
+    assert [place.expert for place in places] == [0, 1, 0, 1, 0, 1, 0, 1]
+    assert [place.expert_data for place in places] == [0, 0, 1, 1, 0, 0, 1, 1]
 
 
 def test_tensor_ranks_are_neighbours_and_stages_far_apart() -> None:

@@ -82,7 +82,7 @@ def test_the_last_override_wins(run_file: Path) -> None:
         ("train.steps=ten", "train.steps: 'ten'"),
         ("train.steps='9'", "train.steps: '9'"),
         ("train.steps=true", "train.steps: True"),
-        ("train.steps=0", "greater than or equal to 1"),
+        ("train.steps=-1", "greater than or equal to 0"),
         ("train.optimizer.lr=.nan", "train.optimizer.lr"),
         ("train.optimizer.betas=[0.9]", "train.optimizer.betas"),
         ("train.optimizer.betas=[0.9, 1.5]", "betas: [0.9, 1.5] must lie in [0, 1)"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trainwright.config.errors import UserError
-from trainwright.config.model import ModelShape, read_model
+from trainwright.config.model import FAMILIES, ExpertShape, ModelShape, RopeScaling, read_model
 
 ROOT = Path(__file__).parents[3]
 LLAMA: dict[str, Any] = {
@@ -17,6 +17,14 @@ LLAMA: dict[str, Any] = {
     "intermediate_size": 128,
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
+}
+
+STRETCH = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
 }
 
 
@@ -46,27 +54,79 @@ def test_rope_theta_of_old_and_new_files(tmp_path: Path, changes: dict[str, Any]
     assert read(tmp_path, **changes).rope_theta == 5e5
 
 
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+EXPERTS = {"num_experts": 6, "num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_stretched_rotary_embedding(tmp_path: Path, key: str) -> None:
+    found = read(tmp_path, rope_theta=5e5, **{key: STRETCH}).rope_scaling
+    assert found == RopeScaling(factor=8, low_freq_factor=1, high_freq_factor=4, original_max_positions=32)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
 @pytest.mark.parametrize("tied", [False, True])
 def test_parameters_are_counted_as_transformers_counts(tmp_path: Path, model_type: str, tied: bool) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    shape = read(tmp_path, model_type=model_type, tie_word_embeddings=tied, num_key_value_heads=2, head_dim=24)
+    more = {"shared_expert_intermediate_size": 56, "mlp_only_layers": [2]} if model_type.endswith("_moe") else {}
+    # Some config classes have no head_dim and go by hidden_size / num_attention_heads: 16.
+    shape = read(
+        tmp_path,
+        model_type=model_type,
+        tie_word_embeddings=tied,
+        num_key_value_heads=2,
+        head_dim=16 if model_type == "qwen2_moe" else 24,
+        **EXPERTS,
+        **more,
+    )
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
     assert shape.num_parameters() == model.num_parameters()
+
+
+def test_experts_of_each_family(tmp_path: Path) -> None:
+    mixtral = read(tmp_path, model_type="mixtral").experts
+    assert mixtral == ExpertShape(
+        num_experts=8,
+        num_active=2,
+        ffn_size=128,
+        shared_ffn_size=None,
+        normalized=True,
+        aux_loss_coef=0.001,
+        layers=(0, 1, 2, 3),
+    )
+    qwen3 = read(tmp_path, model_type="qwen3_moe", norm_topk_prob=True, decoder_sparse_step=2).experts
+    assert qwen3 is not None
+    assert (qwen3.num_experts, qwen3.num_active, qwen3.ffn_size, qwen3.normalized) == (128, 8, 768, True)
+    assert qwen3.layers == (1, 3)
+    qwen2 = read(tmp_path, model_type="qwen2_moe", mlp_only_layers=[0]).experts
+    assert qwen2 is not None
+    assert (qwen2.num_experts, qwen2.num_active, qwen2.ffn_size, qwen2.shared_ffn_size) == (60, 4, 1408, 5632)
+    assert (qwen2.normalized, qwen2.layers) == (False, (1, 2, 3))
+    assert read(tmp_path, model_type="qwen3_moe", mlp_only_layers=[0, 1, 2, 3]).experts is None
+    assert read(tmp_path).experts is None
+
+
+def test_a_token_passes_only_its_experts(tmp_path: Path) -> None:
+    shape = read(tmp_path, model_type="mixtral", num_local_experts=8, num_experts_per_tok=2)
+    assert shape.num_parameters() - shape.num_active_parameters() == 4 * 6 * 3 * 64 * 128
+    assert read(tmp_path).num_active_parameters() == read(tmp_path).num_parameters()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "gpt2"}, "model_type: 'gpt2'; use one of llama, qwen2, qwen3"),
+        ({"model_type": "gpt2"}, "model_type: 'gpt2'; use one of llama, qwen2, qwen3, mixtral"),
         ({"model_type": None}, "model_type: None"),
         ({"hidden_act": "gelu"}, "hidden_act: 'gelu'; only 'silu' is computed here"),
         ({"attention_bias": True}, "attention_bias: True"),
         ({"use_sliding_window": True}, "use_sliding_window"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "rope_scaling: 'yarn'"),
         ({"rope_scaling": {"type": "linear"}}, "rope_scaling: 'linear'"),
-        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters: 'llama3'"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters.factor: None; give a positive number"),
+        (
+            {"rope_scaling": {**STRETCH, "high_freq_factor": 1.0}},
+            "rope_scaling.high_freq_factor: 1.0; it must be above",
+        ),
         ({"rope_scaling": "yarn"}, "rope_scaling: 'yarn'; it must hold fields"),
         ({"num_key_value_heads": 3}, "num_key_value_heads: 3; it must divide"),
         ({"hidden_size": 66}, "hidden_size: 66; give head_dim"),
@@ -75,6 +135,12 @@ def test_parameters_are_counted_as_transformers_counts(tmp_path: Path, model_typ
         ({"vocab_size": "512"}, "vocab_size: '512'"),
         ({"vocab_size": True}, "vocab_size: True"),
         ({"rms_norm_eps": -1}, "rms_norm_eps: -1"),
+        ({"model_type": "mixtral", "num_experts_per_tok": 9}, "num_experts_per_tok: 9; there are 8 experts"),
+        ({"model_type": "mixtral", "num_experts_per_tok": 1}, "num_experts_per_tok: 1; its share would always be 1"),
+        ({"model_type": "mixtral", "sliding_window": 4096}, "sliding_window: 4096"),
+        ({"model_type": "mixtral", "router_jitter_noise": 0.1}, "router_jitter_noise: 0.1"),
+        ({"model_type": "qwen3_moe", "mlp_only_layers": 3}, "mlp_only_layers: 3; give a list of layer numbers"),
+        ({"model_type": "qwen3_moe", "router_aux_loss_coef": -1}, "router_aux_loss_coef: -1"),
     ],
 )
 def test_what_no_engine_computes_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
@@ -91,3 +157,18 @@ def test_what_is_no_config_is_refused(tmp_path: Path, content: str) -> None:
         read_model(tmp_path / "config.json")
     with pytest.raises(UserError, match="no such file"):
         read_model(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters", "active"),
+    [
+        ("llama-3.2-1b", 1_235_814_400, 1_235_814_400),
+        ("llama-3.1-8b", 8_030_261_248, 8_030_261_248),
+        ("qwen3-8b", 8_190_735_360, 8_190_735_360),
+        ("qwen3-30b-a3b", 30_532_122_624, 3_353_032_704),
+        ("mixtral-8x7b", 46_702_792_704, 12_879_925_248),
+    ],
+)
+def test_presets_have_the_published_sizes(preset: str, parameters: int, active: int) -> None:
+    shape = read_model(ROOT / "presets" / preset)
+    assert (shape.num_parameters(), shape.num_active_parameters()) == (parameters, active)

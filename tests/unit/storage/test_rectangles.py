@@ -1,11 +1,12 @@
 """Cutting flat ranges and matrices, and the tables from engine parts to Hugging Face tensors."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from trainwright.config.model import ModelShape
+from trainwright.config.model import ExpertShape, ModelShape
 from trainwright.storage.rectangles import Rectangle, rectangles_of_flat_range
 from trainwright.storage.tensor_names import Part, padded_vocab_size, pieces_of, tensor_shapes
 
@@ -97,6 +98,53 @@ def test_parts_of_all_ranks_cover_every_tensor_once(tensor: int, heads: int, kv_
                 target = count[piece.name]
                 cols = target.shape[1] // (tensor if part.kind in COLUMN_SPLIT else 1)
                 target[piece.row : piece.row + piece.num_rows, piece.col : piece.col + cols] += 1
+    assert all((covered == 1).all() for covered in count.values())
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+@pytest.mark.parametrize(("tensor", "expert", "expert_tensor"), [(1, 1, 1), (1, 4, 1), (2, 2, 1), (2, 1, 2), (2, 2, 2)])
+def test_parts_of_experts_cover_every_tensor_once(family: str, tensor: int, expert: int, expert_tensor: int) -> None:
+    """Also the shared expert's, which are split as dense ones are."""
+    shared = 20 if family == "qwen2_moe" else None
+    experts = ExpertShape(
+        num_experts=4,
+        num_active=2,
+        ffn_size=8,
+        shared_ffn_size=shared,
+        normalized=True,
+        aux_loss_coef=0.0,
+        layers=(1,),
+    )
+    shape = replace(model(), family=family, experts=experts)
+    mine = ("block_sparse_moe.", "mlp.")
+    shapes = {name: size for name, size in tensor_shapes(shape).items() if name.startswith("model.layers.1.")}
+    count = {name: np.zeros(size, int) for name, size in shapes.items() if name.split(".", 3)[3].startswith(mine)}
+    assert len(count) == 1 + 3 * 4 + (4 if shared else 0)
+
+    def cover(part: Part, splits: int) -> None:
+        seen: set[int] = set()
+        for piece in pieces_of(part, shape):
+            rows = range(piece.local_row, piece.local_row + piece.num_rows)
+            assert not seen & set(rows)
+            seen |= set(rows)
+            cols = count[piece.name].shape[1] // splits
+            count[piece.name][piece.row : piece.row + piece.num_rows, piece.col : piece.col + cols] += 1
+
+    def dense(kind: str, rank: int, splits: int = 1) -> None:
+        cover(Part(kind=kind, layer=1, tensor_rank=rank, tensor_size=tensor), splits)
+
+    dense("router", 0)
+    if shared:
+        dense("shared_gate", 0)
+        for rank in range(tensor):
+            dense("shared_gate_up", rank)
+            dense("shared_down", rank, tensor)
+    for share in range(expert):
+        for rank in range(expert_tensor):
+            held = range(share * 4 // expert, (share + 1) * 4 // expert)
+            for kind, splits in (("experts_gate_up", 1), ("experts_down", expert_tensor)):
+                part = Part(kind=kind, layer=1, tensor_rank=rank, tensor_size=expert_tensor, experts=held)
+                cover(part, splits)
     assert all((covered == 1).all() for covered in count.values())
 
 
