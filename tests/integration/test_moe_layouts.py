@@ -52,7 +52,7 @@ def test_free_run(project: Path, one_rank: RunDir, layout: str) -> None:
         assert mine["aux_loss"] == pytest.approx(theirs["aux_loss"], rel=1e-3)
         assert mine["z_loss"] == pytest.approx(theirs["z_loss"], rel=1e-3)
         assert np.abs(np.subtract(mine["expert_load"], theirs["expert_load"])).max() <= 0.02
-        assert np.mean(mine["expert_load"]) == pytest.approx(1.0)
+        assert np.mean(mine["expert_load"]) == pytest.approx(1.0, abs=1e-4)  # written with four digits
 
 
 def test_recompute_changes_nothing(project: Path, one_rank: RunDir) -> None:
