@@ -29,9 +29,10 @@ test: install slurm lint
 
 MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py hf_weights.py)
 
+# With -rP the numbers and seeds that tests print are shown at the end.
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.
 test-matrix: install
-	WHOLE_MATRIX=1 $(BIN)/pytest -s $(MATRIX)
+	WHOLE_MATRIX=1 $(BIN)/pytest -n 2 --dist loadgroup -rP --timeout 7200 $(or $(ARGS),$(MATRIX))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
