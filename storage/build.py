@@ -2,29 +2,28 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from ..config.errors import UserError
 from .build_folder import LOCK, folder_beside
+from .build_tokenizer import choose_tokenizer
 from .durable import sync
-from .sources import Selection, TextFiles, list_files
+from .encoding import write_documents
+from .inputs.base import TextInput
+from .inputs.text import TextFiles
+from .sources import Inputs, Selection, open_sources
 from .store import COMPRESSIONS, TOKENIZER, StoreInfo, dtype_for, with_files, write_durably, write_info
-from .tokenizer import StoreTokenizer, take_tokenizer, train_tokenizer
+from .tokenizer import StoreTokenizer
 from .writer import DocumentWriter, TokenWriter
 
 CHUNK_TOKENS = 1 << 14
 SHARD_TOKENS = 1 << 26
 SHARD_STEP = 1 << 10
-VOCAB_SIZE = 32768
-_BATCH_BYTES = 4 << 20
-_BATCH_DOCUMENTS = 512
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage, bytes of text done and bytes in all.
+"""Called with the stage, bytes of sources done and bytes in all.
 
 Stages: "read" and "train" (sizes 0: how long it takes is not known) if a tokenizer is trained; "encode".
 """
@@ -34,11 +33,15 @@ Stages: "read" and "train" (sizes 0: how long it takes is not known) if a tokeni
 class BuildOptions:
     """How a store is made."""
 
-    vocab_size: int = VOCAB_SIZE
-    """Size of the tokenizer to train, unless one is given."""
+    vocab_size: int | None = None
+    """Size of the tokenizer to train; None is tokenizer.VOCAB_SIZE, or the size of one that is given."""
     tokenizer: Path | None = None
     """Hugging Face folder or tokenizer.json to take instead."""
     selection: Selection = field(default_factory=Selection)
+    format: str = "auto"
+    """One of inputs.kinds.FORMATS, or `auto`: by name and content."""
+    field: str | None = None
+    """What holds the text in records: a JSON key, a column, an HDF5 dataset; None is `text`."""
     shard_tokens: int = SHARD_TOKENS
     compression: str = "none"
 
@@ -54,33 +57,38 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What was built, and how many files were left out because they are not UTF-8 text."""
+    """What was built."""
 
     info: StoreInfo
     skipped: int
+    """Text files that were left out because they are not UTF-8, or hold a NUL."""
+    trained: bool
+    """Whether the tokenizer was trained here."""
 
 
 def build_store(sources: Sequence[Path], store: Path, options: BuildOptions, progress: Progress) -> BuildResult:
-    """Build the token store `store` (which must not exist) from folders and text files.
+    """Build the token store `store` (which must not exist) from folders and files of any known format.
 
     Raises UserError for a bad source, option or tokenizer, or an existing store; OSError with a file name if the
     disk refuses. Either way, and on Ctrl-C, nothing is left; what a killed build leaves, the next one removes.
     """
     options.check()
     _refuse_existing(store)
-    texts = list_files(sources, options.selection)
+    inputs = open_sources(sources, options.selection, options.format, options.field)
     with folder_beside(store) as folder:
-        tokenizer = _tokenizer(texts, options, progress)
-        info = _write(folder, texts, tokenizer, options, progress)
+        tokenizer = choose_tokenizer(inputs, options.tokenizer, options.vocab_size, progress)
+        info = _write(folder, inputs, tokenizer, options, progress)
         _refuse_existing(store)
         (folder / LOCK).unlink(missing_ok=True)
         os.rename(folder, store)
         sync(store.parent)
-    return BuildResult(info, len(texts.skipped))
+    skipped = sum(len(each.skipped) for each in inputs if isinstance(each, TextFiles))
+    trained = options.tokenizer is None and all(isinstance(each, TextInput) for each in inputs)
+    return BuildResult(info, skipped, trained)
 
 
 def _write(
-    folder: Path, texts: TextFiles, tokenizer: StoreTokenizer, options: BuildOptions, progress: Progress
+    folder: Path, inputs: Inputs, tokenizer: StoreTokenizer, options: BuildOptions, progress: Progress
 ) -> StoreInfo:
     (folder / TOKENIZER).mkdir()
     for name, text in tokenizer.files.items():
@@ -90,12 +98,14 @@ def _write(
     tokens = TokenWriter(folder, vocab_size, chunk, options.shard_tokens, options.compression)
     documents = DocumentWriter(folder)
     try:
-        _encode(texts, tokenizer, (tokens, documents), progress)
+        passed = _counted(inputs, progress)
+        write_documents(inputs, tokenizer, (tokens, documents), passed)
+        passed(sum(each.size_bytes for each in inputs))
         tokens.finish()
     finally:
         tokens.close()
     if not documents.documents:
-        raise UserError("SOURCE", f"none of {len(texts.files)} files is UTF-8 text", "give text files")
+        raise _no_document(inputs)
     document_chunk = documents.finish()
     info = StoreInfo(
         tokens=tokens.tokens,
@@ -118,47 +128,23 @@ def _write(
     return info
 
 
-def _tokenizer(texts: TextFiles, options: BuildOptions, progress: Progress) -> StoreTokenizer:
-    if options.tokenizer is not None:
-        return take_tokenizer(options.tokenizer)
-    part = texts.training_part()
+def _counted(inputs: Inputs, progress: Progress) -> Callable[[int], None]:
+    """Adds up the bytes that were passed, at most all that there are, and shows them."""
+    done, total = 0, sum(each.size_bytes for each in inputs)
 
-    def watched() -> Iterator[str]:
-        done = 0
-        for text, size in part.texts():
-            yield text
-            done += size
-            progress("read", done, part.size_bytes)
-        progress("train", 0, 0)
+    def passed(size: int) -> None:
+        nonlocal done
+        done = min(total, done + size)
+        progress("encode", done, total)
 
-    return train_tokenizer(watched(), options.vocab_size)
+    return passed
 
 
-def _encode(
-    texts: TextFiles, tokenizer: StoreTokenizer, writers: tuple[TokenWriter, DocumentWriter], progress: Progress
-) -> None:
-    tokens, documents = writers
-    dtype, end, done = dtype_for(tokenizer.vocab_size), tokenizer.end_of_document, 0
-    for batch in _batches(texts):
-        for ids in tokenizer.encode([text for text, _ in batch]):
-            documents.append(tokens.tokens)
-            tokens.append(np.array([*ids, end], dtype))
-        done += sum(size for _, size in batch)
-        progress("encode", done, texts.size_bytes)
-    progress("encode", texts.size_bytes, texts.size_bytes)
-
-
-def _batches(texts: TextFiles) -> Iterator[list[tuple[str, int]]]:
-    batch: list[tuple[str, int]] = []
-    size = 0
-    for text in texts.texts():
-        batch.append(text)
-        size += text[1]
-        if size >= _BATCH_BYTES or len(batch) == _BATCH_DOCUMENTS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _no_document(inputs: Inputs) -> UserError:
+    files = [file for each in inputs if isinstance(each, TextFiles) for file in each.files]
+    if files:
+        return UserError("SOURCE", f"none of {len(files)} files is UTF-8 text", "give text files")
+    return UserError("SOURCE", "holds no document", "give sources with documents")
 
 
 def _refuse_existing(store: Path) -> None:

@@ -1,15 +1,25 @@
-"""The text that a store is built from: which files, in which order, and their text. One file is one document."""
+"""What a token store is built from: the sources that a user names, found, ordered and opened."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..config.errors import UserError
+from .inputs import arrow, jsonl, kinds, parquet
+from .inputs.base import FieldFiles, Reader, TextInput, TokenInput
+from .inputs.hdf5 import open_hdf5_input
+from .inputs.megatron import open_megatron, stem
+from .inputs.text import TextFiles, text_files
 
-MAX_FILE_BYTES = 64 << 20
-_TRAINING_BYTES = 512 << 20
+FIELD = "text"
+Inputs = list[TextInput | TokenInput]
+_READERS: dict[str, tuple[Reader, Callable[[str], int]]] = {
+    "jsonl": (jsonl.read_jsonl, jsonl.expansion),
+    "parquet": (parquet.read_parquet, parquet.expansion),
+    "arrow": (arrow.read_arrow, lambda path: 1),
+}
 
 
 @dataclass(frozen=True)
@@ -30,51 +40,78 @@ class Selection:
         return not name.startswith(".") and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
-@dataclass
-class TextFiles:
-    """Files in a fixed order, with their sizes; reading them counts the ones that are not text."""
+def open_sources(sources: Sequence[Path], selection: Selection, kind: str = "auto", field: str | None = None) -> Inputs:
+    """All sources in order; a folder's files are sorted by path, bytewise, whatever the disk's own order.
 
-    files: list[tuple[str, int]]
-    """Path and size in bytes of each."""
-    skipped: set[str] = field(default_factory=set)
-    """Paths that turned out not to be UTF-8 text."""
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(size for _, size in self.files)
-
-    def texts(self) -> Iterator[tuple[str, int]]:
-        """Text and size in bytes of every file that is text."""
-        for path, size in self.files:
-            text = read_text(path)
-            if text is None:
-                self.skipped.add(path)
-            else:
-                yield text, size
-
-    def training_part(self) -> "TextFiles":
-        """Files to train a tokenizer on: all up to 512 MiB, else every n-th, so that about that much is read."""
-        return TextFiles(self.files[:: max(1, -(-self.size_bytes // _TRAINING_BYTES))])
-
-
-def list_files(sources: Sequence[Path], selection: Selection) -> TextFiles:
-    """Files of all sources in order; a folder's are sorted by path, bytewise, whatever the disk's own order.
-
-    Raises UserError naming the source if there is none, it is neither folder nor file, or nothing is left to read.
+    `kind` is one of kinds.FORMATS, or `auto` to recognise it; `field` names what holds the text in records. Raises
+    UserError naming the source if there is none, it is neither folder nor file, nothing is left to read, or it is
+    damaged; and if `field` is given and no source has fields.
     """
-    files: list[tuple[str, int]] = []
-    for source in sources:
-        if source.is_dir():
-            found = _walk(source, selection)
-        elif source.is_file():
-            found = [str(source)]
-        else:
-            problem = "not a folder or file" if source.exists() else "no such file or folder"
-            raise UserError(f"SOURCE {source}", problem, "give folders or text files")
-        if not found:
+    if kind not in ("auto", *kinds.FORMATS):
+        raise UserError("--format", repr(kind), f"use auto or one of {', '.join(kinds.FORMATS)}")
+    inputs: Inputs = []
+    for source in _without_halves(sources):
+        found_kind, files = _find(source, selection, kind)
+        if not files:
             raise UserError(f"SOURCE {source}", "holds no file to read", "check --extension and --exclude")
-        files += [(path, _size(path)) for path in found]
-    return TextFiles(files)
+        inputs += _open(found_kind, files, field or FIELD)
+    if field is not None and not any(isinstance(each, FieldFiles) for each in inputs):
+        raise UserError("--field", f"{field!r}, but no source has fields", "leave it out")
+    return _merged(inputs)
+
+
+def _open(kind: str, files: list[str], field: str) -> Inputs:
+    if kind == "text":
+        return [text_files(files)]
+    if kind == "megatron":
+        return [open_megatron(prefix) for prefix in dict.fromkeys(stem(file) for file in files)]
+    if kind == "hdf5":
+        return [open_hdf5_input(file, field) for file in files]
+    read, expansion = _READERS[kind]
+    return [FieldFiles(read, tuple(files), field, expansion)]
+
+
+def _merged(inputs: Inputs) -> Inputs:
+    """Text files that follow each other as one input: a sample of them then skips files, whatever source named them."""
+    merged: Inputs = []
+    for each in inputs:
+        if merged and isinstance(each, TextFiles) and isinstance(merged[-1], TextFiles):
+            merged[-1] = TextFiles(merged[-1].files + each.files)
+        else:
+            merged.append(each)
+    return merged
+
+
+def _without_halves(sources: Sequence[Path]) -> list[Path]:
+    """Sources without each .idx whose .bin was named as well, as a shell's `data*` names both."""
+    named = {str(source) for source in sources}
+    return [source for source in sources if source.suffix != ".idx" or f"{stem(str(source))}.bin" not in named]
+
+
+def _find(source: Path, selection: Selection, kind: str) -> tuple[str, list[str]]:
+    """Format and files of one source."""
+    if source.is_dir():
+        return _find_in_folder(source, selection, kind)
+    if source.is_file():
+        return (kinds.kind_of_file(str(source)) if kind == "auto" else kind), [str(source)]
+    halves = [Path(f"{source}{ending}") for ending in (".bin", ".idx")]
+    if kind in ("auto", "megatron") and not source.exists() and any(half.is_file() for half in halves):
+        return "megatron", [str(source)]
+    problem = "not a folder or file" if source.exists() else "no such file or folder"
+    raise UserError(f"SOURCE {source}", problem, "give folders or files")
+
+
+def _find_in_folder(folder: Path, selection: Selection, kind: str) -> tuple[str, list[str]]:
+    if kind in ("auto", "arrow") and arrow.is_saved(folder):
+        return "arrow", arrow.saved_files(folder, selection.enters)
+    files = _walk(folder, selection)
+    if kind == "auto":
+        kind, files = kinds.kind_of_folder(str(folder), files)
+    elif not selection.extensions:
+        files = kinds.files_of_kind(kind, files)
+    if kind != "text":
+        kinds.check_splits(str(folder), files)
+    return kind, files
 
 
 def _walk(folder: Path, selection: Selection) -> list[str]:
@@ -92,27 +129,3 @@ def _walk(folder: Path, selection: Selection) -> list[str]:
             if selection.takes(name) and os.path.isfile(path):
                 found.append((tuple(map(os.fsencode, Path(path).parts)), path))
     return [path for _, path in sorted(found)]
-
-
-def _size(path: str) -> int:
-    size = os.stat(path).st_size
-    if size > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES >> 20
-        problem = f"{size >> 20} MiB in one file, and a file is one document of at most {limit} MiB"
-        raise UserError(f"SOURCE {path}", problem, "split it into its documents, or leave it out with --exclude")
-    return size
-
-
-def read_text(path: str) -> str | None:
-    """Text of a file exactly as it is, or None if it is not UTF-8 or holds a NUL."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise UserError(f"SOURCE {path}", "vanished while it was read", "build again") from None
-    if b"\0" in data:
-        return None
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return None

@@ -16,6 +16,7 @@ from .store import TOKENIZER
 
 END_OF_DOCUMENT = "<|endoftext|>"
 MIN_VOCAB = 257
+VOCAB_SIZE = 32768
 _JSON, _CONFIG = "tokenizer.json", "tokenizer_config.json"
 _COMPANIONS = ("special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
 # What tokenizers without a configuration call the end of a document; one of them must be there, and only one.
@@ -65,11 +66,12 @@ class StoreTokenizer:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> StoreTokenizer:
-    """Train a byte-level BPE; the same texts give the same tokenizer. `<|endoftext|>` has id 0.
+def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> StoreTokenizer:
+    """Train a byte-level BPE (of 32,768 tokens if None); the same texts give the same one. `<|endoftext|>` has id 0.
 
     The vocabulary comes out smaller than `vocab_size` if the texts hold too few different pairs.
     """
+    vocab_size = VOCAB_SIZE if vocab_size is None else vocab_size
     if vocab_size < MIN_VOCAB:
         problem = f"{vocab_size} leaves no room for 256 bytes and {END_OF_DOCUMENT}"
         raise UserError("--vocab-size", problem, f"give at least {MIN_VOCAB}")

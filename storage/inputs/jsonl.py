@@ -1,0 +1,142 @@
+"""JSON lines, plain, gzip or zstd: one line is one record, read as a stream."""
+
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+from .base import MAX_DOCUMENT_BYTES, Sized, bad, missing_package, no_field, open_file, text_of
+
+_EXPANSION = 4
+_MAX_LINE_BYTES = 4 * MAX_DOCUMENT_BYTES  # JSON may escape, and records have other fields
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_INPUT_BYTES = 1 << 14
+_MAX_WINDOW_BYTES = 1 << 31  # what `zstd --long=31` writes
+
+
+def expansion(path: str) -> int:
+    """About how many bytes of text a byte of the file is."""
+    return _EXPANSION if _compression(path) else 1
+
+
+def read_jsonl(path: str, field: str) -> Iterator[Sized]:
+    """Documents of a file of JSON lines: the string `field` of each line's object. Blank lines are passed over.
+
+    Raises UserError naming file and line where a line is cut, no JSON object, or without such a string.
+    """
+    with open_file(path) as raw:
+        before = 0
+        for number, line in _lines(path, _decompressed(path, raw)):
+            record = _parse(path, number, line)
+            if record is None:
+                continue
+            if field not in record:
+                raise no_field(path, f"line {number}: ", field, record)
+            text = text_of(record[field], path, f"line {number}", field)
+            place = raw.tell()
+            yield text, place - before
+            before = place
+
+
+def _lines(path: str, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    while True:
+        try:
+            line = stream.readline(_MAX_LINE_BYTES + 1)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise bad(path, f"damaged or cut after line {number} ({error})") from None
+        if not line:
+            return
+        number += 1
+        if len(line) > _MAX_LINE_BYTES:
+            raise bad(path, f"line {number} has more than {_MAX_LINE_BYTES >> 20} MiB", "split the document")
+        yield number, line
+
+
+def _parse(path: str, number: int, line: bytes) -> dict[str, Any] | None:
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise bad(path, f"line {number} is not UTF-8 (byte {error.start} of the line)") from None
+    text = text.removeprefix("\ufeff") if number == 1 else text
+    if not text.strip():
+        return None
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = "" if line.endswith(b"\n") else "; the file ends in this line"
+        raise bad(path, f"line {number}, column {error.colno}: not JSON ({error.msg}{cut})") from None
+    except (ValueError, RecursionError) as error:
+        raise bad(path, f"line {number}: not JSON ({error})") from None
+    if not isinstance(record, dict):
+        raise bad(path, f"line {number}: a JSON {type(record).__name__}, not an object", 'write {"text": ...} per line')
+    return record
+
+
+def _compression(path: str) -> str:
+    if path.endswith(".gz"):
+        return "gzip"
+    if path.endswith((".zst", ".zstd")):
+        return "zstd"
+    with open_file(path) as file:
+        start = file.read(4)
+    return "gzip" if start.startswith(_GZIP) else "zstd" if start == _ZSTD else ""
+
+
+def _decompressed(path: str, raw: IO[bytes]) -> IO[bytes]:
+    compression = _compression(path)
+    if compression and not raw.peek(1):  # type: ignore[attr-defined]
+        raise bad(path, f"empty, which {compression} never is")
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    if compression == "zstd":
+        return io.BufferedReader(_ZstdFile(path, raw), 1 << 16)
+    return raw
+
+
+class _ZstdFile(io.RawIOBase):
+    """Text of zstd frames. Unlike the package's own stream reader it notices a frame that is cut."""
+
+    def __init__(self, path: str, raw: IO[bytes]) -> None:
+        try:
+            import zstandard
+        except ImportError:
+            raise missing_package(path, "zstandard", "a .zst file") from None
+        self._raw, self._path = raw, path
+        self._error = zstandard.ZstdError
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        self._frame: Any = None
+        self._ready = memoryview(b"")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer; 0 at the end. Raises EOFError where a frame is damaged or cut."""
+        while not self._ready:
+            data = self._rest or self._raw.read(_INPUT_BYTES)
+            self._rest = b""
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the last zstd frame is cut")
+                return 0
+            self._ready = memoryview(self._decompress(data))
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _decompress(self, data: bytes) -> bytes:
+        if self._frame is None:
+            self._frame = self._decompressor.decompressobj()
+        try:
+            text = self._frame.decompress(data)
+        except self._error as error:
+            raise EOFError(str(error)) from None
+        if self._frame.eof:
+            self._rest = self._frame.unused_data
+            self._frame = None
+        return bytes(text)
