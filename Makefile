@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix lint slurm clean
+.PHONY: install quickstart test test-matrix gpu-check lint slurm clean
 
 install: $(INSTALLED)
 
@@ -27,12 +27,17 @@ lint: install
 test: install slurm lint
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
-MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py hf_weights.py)
+MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py moe_resume.py hf_weights.py)
 
 # With -rP the numbers and seeds that tests print are shown at the end.
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.
 test-matrix: install
 	WHOLE_MATRIX=1 $(BIN)/pytest -n 2 --dist loadgroup -rP --timeout 7200 $(or $(ARGS),$(MATRIX))
+
+# What only a GPU can show, with the packages that GPU_PYTHON has: nothing is installed, no network is needed.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+gpu-check:
+	PYTHONPATH=typings $(GPU_PYTHON) -m pytest -m gpu -rP $(ARGS) tests/gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -197,11 +197,14 @@ class Quickstart:
         return str(answer["choices"][0]["text"])
 
     def _say_next(self, run: RunDir, model: ServedModel) -> None:
-        serving = f"trainwright serve --stop {model.name}" if self.keep_serving else f"trainwright serve {run.path}"
+        on, profile = (" cluster.profile=dev", " --profile dev") if self.cluster == "dev" else ("", "")
+        serving = f"trainwright serve {run.path}{profile}"
+        if self.keep_serving:
+            serving = f"trainwright serve --stop {model.name}"
         self.closing.next_commands += [
             f"trainwright status {run.path}",
-            f"trainwright plan {self._run_file} train.steps=1000",
-            f"trainwright submit {self._run_file} train.steps=1000",
+            f"trainwright plan {self._run_file}{on} train.steps=1000",
+            f"trainwright submit {self._run_file}{on} train.steps=1000",
             f"trainwright export {run.path} my-model",
             serving,
         ]

@@ -7,11 +7,14 @@ from ..config.cluster import ClusterConfig
 
 PASSED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TZ", "USER")
 """Always passed. What else a job needs is named in cluster.environment."""
+_PASSED_HERE = ("CUDA_VISIBLE_DEVICES",)
+"""Passed on this machine too: which of its GPUs are ours is said by this shell, and on a cluster by Slurm."""
 
 
 def passed_names(cluster: ClusterConfig, more: Sequence[str] = ()) -> list[str]:
     """Names of the variables that pass, sorted."""
-    return sorted({*PASSED, *cluster.environment, *more})
+    here = _PASSED_HERE if cluster.scheduler == "local" else ()
+    return sorted({*PASSED, *here, *cluster.environment, *more})
 
 
 def passed_values(cluster: ClusterConfig, more: Sequence[str] = ()) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""The engine's own float32 logits of a checkpoint, for comparing an export with them.
+"""The engine's own logits of a checkpoint, for comparing an export with them.
 
 `python -m trainwright.parallelism.probe RUN_DIR CHECKPOINT OUT.npz` runs the checkpoint on one rank and writes
-`tokens` int64 [n, length] (the first samples of the run's data order) and `logits` float32 [n, length, vocab_size].
+`tokens` int64 [n, length] (the first samples of the run's data order) and `logits` float32 [n, length, vocab_size],
+computed in float32 or, with `--precision bf16`, as training in bf16 computes them.
 """
 
 import argparse
@@ -24,9 +25,9 @@ from . import compat
 from .ranks import join
 
 
-def write_logits(run_dir: RunDir, checkpoint: Path, out: Path, num_sequences: int, length: int) -> None:
-    """Load the checkpoint into a one-rank float32 engine and write its logits; see the module."""
-    run = _on_one_rank(load_frozen(run_dir.run_yaml))
+def write_logits(run: RunConfig, run_dir: RunDir, checkpoint: Path, out: Path, shape: tuple[int, int]) -> None:
+    """Load the checkpoint into an engine of one rank and write its logits of samples [n, length]; see the module."""
+    num_sequences, length = shape
     model = read_model(run_dir.model_config)
     layout = layout_of(run, model)
     tokens = TrainingData.open(run.data).batch(0, num_sequences).tokens[:, :length]
@@ -46,28 +47,30 @@ def write_logits(run_dir: RunDir, checkpoint: Path, out: Path, num_sequences: in
         np.savez(file, tokens=tokens, logits=logits)
 
 
-def _on_one_rank(run: RunConfig) -> RunConfig:
-    alone = {"tensor": 1, "pipeline": 1, "sequence": False}
+def _on_one_rank(run: RunConfig, precision: str) -> RunConfig:
+    alone = {"tensor": 1, "pipeline": 1, "expert": 1, "expert_tensor": 1, "sequence": False}
     return run.model_copy(
         update={
             "parallelism": run.parallelism.model_copy(update=alone),
             "cluster": run.cluster.model_copy(update={"nodes": 1, "ranks_per_node": 1}),
-            "train": run.train.model_copy(update={"precision": "fp32"}),
+            "train": run.train.model_copy(update={"precision": precision}),
         }
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and write."""
-    parser = argparse.ArgumentParser(description="Write the engine's float32 logits of a checkpoint.")
+    parser = argparse.ArgumentParser(description="Write the engine's logits of a checkpoint.")
     parser.add_argument("run_dir", type=Path, help="run directory")
     parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
     parser.add_argument("out", type=Path, help="npz file to write")
     parser.add_argument("--sequences", type=int, default=2, help="samples to run (default 2)")
     parser.add_argument("--length", type=int, default=64, help="tokens of each (default 64)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the engine (default fp32)")
     arguments = parser.parse_args(argv)
     run_dir = RunDir(arguments.run_dir.absolute())
-    write_logits(run_dir, arguments.checkpoint, arguments.out, arguments.sequences, arguments.length)
+    run = _on_one_rank(load_frozen(run_dir.run_yaml), arguments.precision)
+    write_logits(run, run_dir, arguments.checkpoint, arguments.out, (arguments.sequences, arguments.length))
     return 0
 
 

@@ -4,11 +4,16 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trainwright.config.loading import load_run
 from trainwright.config.model import FAMILIES
@@ -16,6 +21,7 @@ from trainwright.config.rundir import RunDir
 from trainwright.launchers.follow import wait_for_end
 from trainwright.launchers.submission import continue_run, submit_run
 from trainwright.storage.build import BuildOptions, build_store
+from trainwright.storage.checkpoint import find_checkpoint
 from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 
@@ -53,6 +59,12 @@ MOE_LAYOUTS: dict[str, list[str]] = {
     "etp2": ["parallelism.expert_tensor=2", *LAYOUTS["tp2_sp"]],
     "tp2_sp": LAYOUTS["tp2_sp"],  # every tensor rank has all experts whole
 }
+ONE_RANK = [
+    *(f"parallelism.{axis}=1" for axis in ("tensor", "pipeline", "expert", "expert_tensor")),
+    "parallelism.sequence=false",
+    "parallelism.zero=0",
+    "cluster.ranks_per_node=1",
+]
 _RUN = f"""\
 schema_version: 1
 name: run
@@ -85,6 +97,7 @@ class Model:
 
     def __str__(self) -> str:
         words = [self.family, "tied" if self.tied else "untied"]
+        words += ["stretched"] if "rope_scaling" in dict(self.more) else []
         return "-".join(words + [f"{name}={value}" for name, value in self.more if name == "norm_topk_prob"])
 
 
@@ -173,3 +186,42 @@ def wait_for_step(run: RunDir, step: int, timeout_s: float = 180.0) -> None:
     while not curve(run) or max(curve(run)) < step:
         assert time.monotonic() < deadline, f"step {step} was not reached in {timeout_s} s"
         time.sleep(0.01)
+
+
+def engines_logits(
+    run: RunDir, out: Path, *, precision: str = "fp32", shape: tuple[int, int] = (2, LENGTH)
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Tokens [n, length] of the run's data and the engine's logits on its checkpoint, in a process of its own."""
+    checkpoint = find_checkpoint(str(run.path)).folder
+    probe = ["trainwright.parallelism.probe", str(run.path), str(checkpoint), str(out), "--precision", precision]
+    size = ["--sequences", str(shape[0]), "--length", str(shape[1])]
+    subprocess.run([sys.executable, "-W", "ignore", "-m", *probe, *size], check=True)
+    with np.load(out) as file:
+        assert np.abs(file["logits"]).max() > 0.1, "logits near 0 would prove nothing"
+        return file["tokens"], file["logits"]
+
+
+def kill_at_random(run: RunDir, first_step: int, last_step: int) -> None:
+    """SIGKILL all ranks at a random moment after a random step."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    wait_for_step(run, draw.randint(first_step, last_step))
+    time.sleep(draw.uniform(0, 0.1))
+    kill_ranks(run)
+
+
+def run_chain(project: Path, chain: Sequence[str]) -> float:
+    """A run killed at random and gone on with in the next layout, again and again; its difference from one rank's."""
+    each = 6  # steps from kill to kill; more than a save interval, so that every layout saves
+    length = [f"train.steps={each * len(chain)}", "checkpoint.every_steps=3"]
+    whole = curve(train(project, "whole", length))
+    layouts = LAYOUTS | MOE_LAYOUTS
+    run = start(project, "chain", [*length, *layouts[chain[0]]])
+    for number, layout in enumerate(chain[1:], start=1):
+        kill_at_random(run, number * each - 2, number * each)
+        continue_run(run, [*ONE_RANK, *layouts[layout]])
+    finish(run)
+    difference = largest_difference(whole, curve(run))
+    print(f"{' -> '.join(chain)}: largest relative difference {difference:.1e}")
+    return difference

@@ -1,14 +1,11 @@
 """kill -9 at a random moment, also in the middle of a save, then another attempt: the same losses as uninterrupted."""
 
-import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trainwright.config.rundir import RunDir
-from trainwright.launchers.submission import continue_run
 from trainwright.storage.checkpoint import DATA_FILE, committed_steps
 from trainwright.storage.manifest import FILE_NAME
 
@@ -17,14 +14,13 @@ from .real_runs import (
     WHOLE,
     Model,
     curve,
-    finish,
     go_on,
+    kill_at_random,
     kill_ranks,
-    largest_difference,
     make_project,
+    run_chain,
     start,
     train,
-    wait_for_step,
 )
 
 pytestmark = pytest.mark.ranks
@@ -36,16 +32,6 @@ CHAIN = ["dp2", "tp2_sp", "pp2", "tp1", "tp2_pp2", "dp2", "tp4"]  # each killed 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("resume"), Model("qwen3", tied=True))
-
-
-def kill_at_random(run: RunDir, first_step: int, last_step: int) -> None:
-    """SIGKILL all ranks at a random moment after a random step."""
-    seed = random.SystemRandom().randrange(2**32)
-    print(f"seed {seed}")
-    draw = random.Random(seed)
-    wait_for_step(run, draw.randint(first_step, last_step))
-    time.sleep(draw.uniform(0, 0.1))
-    kill_ranks(run)
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +60,7 @@ def test_same_layout_is_bitwise_equal(
 
 def test_other_layouts(project: Path) -> None:
     """Six changes of layout in one run, a kill before each, against one rank left alone."""
-    each = 6  # steps from kill to kill; more than a save interval, so that every layout saves
-    length = [f"train.steps={each * len(CHAIN)}", "checkpoint.every_steps=3"]
-    whole = curve(train(project, "whole", length))
-    run = start(project, "chain", [*length, *LAYOUTS[CHAIN[0]]])
-    single = ["parallelism.tensor=1", "parallelism.pipeline=1", "parallelism.sequence=false", "parallelism.zero=0"]
-    for number, layout in enumerate(CHAIN[1:], start=1):
-        kill_at_random(run, number * each - 2, number * each)
-        continue_run(run, [*single, "cluster.ranks_per_node=1", *LAYOUTS[layout]])
-    finish(run)
-    difference = largest_difference(whole, curve(run))
-    print(f"{' -> '.join(CHAIN)}: largest relative difference {difference:.1e}")
-    assert difference <= 1e-5
+    assert run_chain(project, CHAIN) <= 1e-5
 
 
 def test_killed_in_the_middle_of_a_save(

@@ -1,0 +1,43 @@
+"""A mixture of experts killed at a random moment: bitwise equal in the same layout, the same curve in others."""
+
+from pathlib import Path
+
+import pytest
+
+from .real_runs import (
+    MOE_LAYOUTS,
+    QWEN3_MOE_UNSCALED,
+    WHOLE,
+    curve,
+    go_on,
+    kill_at_random,
+    make_project,
+    run_chain,
+    start,
+    train,
+)
+
+pytestmark = pytest.mark.ranks
+STEPS = 16
+LENGTH = [f"train.steps={STEPS}", "checkpoint.every_steps=3"]
+CHAIN = ["ep2_zero", "tp2_sp_ep2", "pp2_ep2", "tp1", "etp2", "ep4", "ep2"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("moe-resume"), QWEN3_MOE_UNSCALED)
+
+
+@pytest.mark.parametrize("layout", MOE_LAYOUTS if WHOLE else ["ep2_zero"])
+def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
+    whole = curve(train(project, f"whole-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]]))
+    run = start(project, f"killed-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]])
+    kill_at_random(run, 1, STEPS - 4)
+    assert curve(run).keys() != set(range(1, STEPS + 1)), "it was killed too late"
+    go_on(run)
+    assert curve(run) == whole
+
+
+def test_other_layouts(project: Path) -> None:
+    """Six changes of layout in one run, a kill before each, against one rank left alone."""
+    assert run_chain(project, CHAIN if WHOLE else CHAIN[:3]) <= 1e-5
