@@ -63,11 +63,11 @@ def _strings(path: str, file: Any, field: str) -> Any:
     import h5py
 
     try:
-        dataset = file.get(field)
+        dataset, names = file.get(field), list(file)
     except _DAMAGED as error:
         raise _damage(path, f"dataset {field!r}", error) from None
     if not isinstance(dataset, h5py.Dataset):
-        raise no_field(path, "", field, file)
+        raise no_field(path, "", field, names)
     if dataset.ndim != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         remedy = "name a dataset of strings with --field"
         raise bad(path, f"dataset {field!r} is {dataset.dtype} of shape {dataset.shape}, not a row of strings", remedy)

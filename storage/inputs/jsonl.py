@@ -12,7 +12,7 @@ from .base import MAX_DOCUMENT_BYTES, Sized, bad, missing_package, no_field, ope
 _EXPANSION = 4
 _MAX_LINE_BYTES = 4 * MAX_DOCUMENT_BYTES  # JSON may escape, and records have other fields
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-_INPUT_BYTES = 1 << 14
+_INPUT_BYTES = 1 << 11  # little, since a byte may stand for thousands
 _MAX_WINDOW_BYTES = 1 << 31  # what `zstd --long=31` writes
 
 
@@ -28,7 +28,7 @@ def read_jsonl(path: str, field: str) -> Iterator[Sized]:
     """
     with open_file(path) as raw:
         before = 0
-        for number, line in _lines(path, _decompressed(path, raw)):
+        for number, line in _lines(path, raw, _decompressed(path, raw)):
             record = _parse(path, number, line)
             if record is None:
                 continue
@@ -40,13 +40,13 @@ def read_jsonl(path: str, field: str) -> Iterator[Sized]:
             before = place
 
 
-def _lines(path: str, stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _lines(path: str, raw: IO[bytes], stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     number = 0
     while True:
         try:
             line = stream.readline(_MAX_LINE_BYTES + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise bad(path, f"damaged or cut after line {number} ({error})") from None
+            raise bad(path, f"byte {raw.tell()}, after line {number}: cut or damaged ({error})") from None
         if not line:
             return
         number += 1
