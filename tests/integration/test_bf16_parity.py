@@ -17,13 +17,13 @@ from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.checkpoint import find_checkpoint
 
 from .conftest import CLI
-from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN_EXPERTS, Model, engines_logits, make_project, train
+from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN_EXPERTS, WHOLE, Model, engines_logits, make_project, train
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(900)]
 PROMPTS, LENGTH = 200, 32
 WIDE = ("head_dim", 32)  # vLLM's attention on CPU knows no 16
-DENSE = Model("qwen3", False, (WIDE,))
-MOE = Model("qwen3_moe", False, (WIDE, *QWEN_EXPERTS, ("norm_topk_prob", True)))
+CASES = [(Model("qwen3_moe", False, (WIDE, *QWEN_EXPERTS, WHOLE, ("norm_topk_prob", True))), "ep2")]
+CASES += [(Model("qwen3", False, (WIDE,)), "tp2_sp")] if WHOLE else []
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def prompt_logprobs(endpoint: dict[str, Any], prompts: list[list[int]]) -> NDArr
     return np.array(rows)
 
 
-@pytest.mark.parametrize(("model", "layout"), [(DENSE, "tp2_sp"), (MOE, "ep2")], ids=["dense", "moe"])
+@pytest.mark.parametrize(("model", "layout"), CASES, ids=[model.family for model, _ in CASES])
 def test_trainer_and_vllm_agree_in_bf16(tmp_path: Path, model: Model, layout: str) -> None:
     project = make_project(tmp_path, model)
     run = train(project, "run", ["train.steps=30", "train.precision=bf16", *(LAYOUTS | MOE_LAYOUTS)[layout]])
