@@ -169,6 +169,29 @@ BUILDS = [
     Mistake("data build text new.zarr --tokenizer absent", ("--tokenizer", "absent", "no such file")),
     Mistake("data build text new.zarr --tokenizer text/a.py", ("--tokenizer", "text/a.py", "not a tokenizer")),
     Mistake("data build text new.zarr --extension .rs", ("SOURCE text: holds no file", "--extension")),
+    Mistake("data build text new.zarr --format csv", ("--format: 'csv'", "jsonl", "megatron")),
+    Mistake("data build text new.zarr --field body", ("--field: 'body'", "no source has fields")),
+    Mistake(
+        "data build a.jsonl new.zarr --vocab-size 300",
+        ("SOURCE a.jsonl: line 2: no field 'text' (there are: body)", "--field"),
+        write("a.jsonl", '{"text": "a"}\n{"body": "b"}\n'),
+    ),
+    Mistake(
+        "data build a.jsonl new.zarr --vocab-size 300",
+        ("SOURCE a.jsonl: line 2, column 10: not JSON", "ends in this line"),
+        write("a.jsonl", '{"text": "a"}\n{"text": "b'),
+    ),
+    Mistake(
+        "data build corpus.bin new.zarr", ("SOURCE corpus.idx: no such file", "corpus.bin"), write("corpus.bin", "")
+    ),
+    Mistake(
+        "data build a.parquet new.zarr", ("SOURCE a.parquet: not a whole Parquet file",), write("a.parquet", "PAR1")
+    ),
+    Mistake("data build text new.zarr", ("several formats (1 jsonl, 3 text)", "--format"), write("text/d.jsonl", "{}")),
+    Mistake("data export store.zarr run.yaml", ("FILE run.yaml: exists already",)),
+    Mistake("data export store.zarr absent/a.h5", ("FILE absent/a.h5", "not a folder")),
+    Mistake("data export text a.h5", ("text: not a token store",)),
+    Mistake("data export store.zarr a.h5", ("crc32c",), damage("store.zarr/c/*", flip=0.1), 3),
     Mistake("data build text", ("STORE",)),
     Mistake("data bild text new.zarr", ("'bild'", "did you mean 'build'?")),
 ]

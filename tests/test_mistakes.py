@@ -139,7 +139,12 @@ def small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-_WRITERS = ("data build text disk/new.zarr --vocab-size 300", "export small disk/out", "submit run.yaml runs=disk/runs")
+_WRITERS = (
+    "data build text disk/new.zarr --vocab-size 300",
+    "data export store.zarr disk/store.h5",
+    "export small disk/out",
+    "submit run.yaml runs=disk/runs",
+)
 
 
 @pytest.mark.parametrize("command", _WRITERS)

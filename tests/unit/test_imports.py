@@ -32,6 +32,8 @@ HEAVY = {
     "wandb": ("tracking/wandb_log.py",),
     "matplotlib": ("tracking/plot.py",),
     "submitit": ("launchers",),
+    "pyarrow": ("storage/inputs",),
+    "zstandard": ("storage/inputs",),
 }
 _LIGHT_CONFIG = {"pydantic", "yaml"}  # all that config may take from others
 Import = tuple[str, bool, int]  # dotted name, whether it runs when its module is imported, line
