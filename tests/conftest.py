@@ -31,6 +31,7 @@ MODEL = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With pytest-xdist: files that need the dev cluster run one after another, since the machine has room for one.
 
