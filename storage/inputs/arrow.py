@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from .base import Sized, bad, open_file
-from .columns import check_column, column_texts, import_arrow
+from .columns import check_column, column_texts, damaged, import_arrow
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -58,7 +58,7 @@ def read_arrow(path: str, field: str) -> Iterator[Sized]:
                     before = place
                 row += batch.num_rows
                 number += 1
-    except (arrow.ArrowException, OSError) as error:
+    except damaged(arrow) as error:
         raise bad(path, f"record batch {number}, row {row} or one of the next: damaged ({error})") from None
 
 

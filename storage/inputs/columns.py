@@ -17,6 +17,11 @@ def import_arrow(path: str, what: str) -> Any:
     return pyarrow
 
 
+def damaged(arrow: Any) -> tuple[type[Exception], ...]:
+    """What pyarrow raises where bytes make no sense; not ValueError, which UserError is."""
+    return (arrow.ArrowException, OSError, UnicodeDecodeError, KeyError, IndexError, OverflowError)
+
+
 def check_column(path: str, arrow: Any, schema: Any, field: str) -> None:
     """Raises UserError unless the schema has one column of this name, and it holds strings."""
     if schema.names.count(field) != 1:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .base import Sized, bad, open_file
-from .columns import check_column, column_texts, import_arrow
+from .columns import check_column, column_texts, damaged, import_arrow
 
 _EXPANSION = 4
 _BATCH_BYTES = 4 << 20
@@ -27,28 +27,32 @@ def read_parquet(path: str, field: str) -> Iterator[Sized]:
     open_file(path).close()
     try:
         file = arrow.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
-    except (arrow.ArrowException, OSError) as error:
+        schema = file.schema_arrow
+    except damaged(arrow) as error:
         raise bad(path, f"not a whole Parquet file: its footer cannot be read ({error})") from None
     with file:
-        check_column(path, arrow, file.schema_arrow, field)
+        check_column(path, arrow, schema, field)
         size_bytes, num_rows = os.stat(path).st_size, file.metadata.num_rows
-        before = 0
+        row = before = 0
         for row, text in enumerate(_texts(path, arrow, file, field), 1):
-            place = size_bytes * row // num_rows
+            place = size_bytes * row // max(row, num_rows)
             yield text, place - before
             before = place
+        if row != num_rows:
+            raise bad(path, f"{row} rows in its row groups, not {num_rows} as its footer says")
 
 
 def _texts(path: str, arrow: Any, file: Any, field: str) -> Iterator[str]:
     row = 0
     for group in range(file.num_row_groups):
-        about, place = file.metadata.row_group(group), f"row group {group}"
-        end = row + about.num_rows
+        place = f"row group {group}"
         try:
+            about = file.metadata.row_group(group)
+            end = row + about.num_rows
             for batch in file.iter_batches(_batch_rows(about, field), row_groups=[group], columns=[field]):
                 yield from column_texts(batch.column(0), path, place, row, field)
                 row += batch.num_rows
-        except (arrow.ArrowException, OSError) as error:
+        except damaged(arrow) as error:
             raise bad(path, f"{place}, row {row} or one of the next: damaged ({error})") from None
         if row != end:
             raise bad(path, f"{place}: {about.num_rows - end + row} rows, not {about.num_rows} as the footer says")

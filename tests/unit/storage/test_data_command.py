@@ -15,7 +15,8 @@ main.COMMANDS = ("data",)
 try:
     code = main.main(sys.argv[1:])
 finally:
-    loaded = [name for name in ("torch", "transformers", "pydantic", "zarr", "tensorstore") if name in sys.modules]
+    heavy = ("torch", "transformers", "pydantic", "zarr", "tensorstore", "pyarrow")
+    loaded = [name for name in heavy if name in sys.modules]
     print("loaded", *loaded, file=sys.stderr)
 sys.exit(code)
 """
@@ -73,6 +74,20 @@ def test_build_reports_what_it_left_out(text_folder: Path, tmp_path: Path) -> No
     assert error[1].startswith("note: the text has pairs for a vocabulary of ")
     record = json.loads(out)
     assert (record["documents"], record["skipped_files"], record["compression"]) == (27, 1, "zstd")
+
+
+def test_export_and_back(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"body": "one"}\n{"body": ""}\n')
+    options = ("--format", "jsonl", "--field", "body", "--vocab-size", 258)
+    assert result("build", tmp_path / "a.json", tmp_path / "a.zarr", *options)["documents"] == 2
+    code, out, error = data("export", tmp_path / "a.zarr", tmp_path / "a.h5")
+    assert (code, out, error) == (0, f"{tmp_path / 'a.h5'}: 4 tokens of 2 documents\n", [])
+    exported = result("export", tmp_path / "a.zarr", tmp_path / "b.h5")
+    assert exported["size_bytes"] == (tmp_path / "b.h5").stat().st_size
+    result("build", tmp_path / "b.h5", tmp_path / "b.zarr")
+    first, back = (result("inspect", tmp_path / name) for name in ("a.zarr", "b.zarr"))
+    assert back == {**first, "store": str(tmp_path / "b.zarr")}
+    assert back["first_text"] == "one<|endoftext|><|endoftext|>"
 
 
 def test_a_bad_store_is_exit_3_and_names_the_file(store: Path) -> None:
