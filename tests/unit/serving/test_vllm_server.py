@@ -44,6 +44,7 @@ def test_on_cpu_the_worker_shares_the_engines_process_and_leaves_the_server_a_co
     cores = len(os.sched_getaffinity(0))
     got = vllm_environment({"OMP_NUM_THREADS": "77"}, "key", cpu=True)
     assert (got["VLLM_ENABLE_V1_MULTIPROCESSING"], got["OMP_NUM_THREADS"]) == ("0", str(max(1, cores - 1)))
+    assert got["TORCH_COMPILE_DISABLE"] == "1"
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in vllm_environment({}, "key", cpu=False)
 
 
