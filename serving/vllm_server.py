@@ -53,7 +53,7 @@ def vllm_environment(base: Mapping[str, str], key: str, cpu: bool) -> dict[str, 
         # set the worker's threads; here that is ours to do. One core is left for the server.
         kept["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         kept["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) - 1))
-        # Some of its functions are compiled even with --enforce-eager, which takes a C++ compiler that may not be there.
+        # Some functions are compiled even with --enforce-eager, which takes a C++ compiler that may not be there.
         kept["TORCH_COMPILE_DISABLE"] = "1"
     return kept | {
         "VLLM_API_KEY": key,
