@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-COMMANDS = ("quickstart", "data", "plan", "submit", "status", "logs", "cancel", "export", "serve", "cluster")
+COMMANDS = ("quickstart", "data", "plan", "submit", "status", "logs", "cancel", "sync", "export", "serve", "cluster")
 
 _DISK_REMEDIES = {
     errno.ENOSPC: "free some space or give another folder",

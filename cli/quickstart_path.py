@@ -27,6 +27,7 @@ from ..serving.stop import stop
 from ..storage.build import BuildOptions, build_store
 from ..storage.checkpoint import find_checkpoint
 from ..storage.sources import Selection
+from ..tracking.gpu_usage import NOT_MEASURED, read_usage
 from ..tracking.recorder import read_metrics
 from .plan import plan_text
 from .progress import RunProgress, StageProgress, Waiting
@@ -56,7 +57,7 @@ class Closing:
         lines = ["", "what         seconds  result"]
         lines += [f"{step:12} {seconds:7.1f}  {result}" for step, result, seconds in self.rows]
         total = sum(seconds for *_, seconds in self.rows)
-        lines += [f"{'all':12} {total:7.1f}", "", "next"]
+        lines += [f"{'all':12} {total:7.1f}", f"{'GPU':12} {'':7}  {self.facts.get('gpu', NOT_MEASURED)}", "", "next"]
         return "\n".join(lines + [f"  {command}" for command in self.next_commands])
 
 
@@ -154,7 +155,8 @@ class Quickstart:
         edge = min(5, len(losses))
         first, last = sum(losses[:edge]) / edge, sum(losses[-edge:]) / edge
         self.closing.facts |= {"run": str(run.path), "first_loss": first, "last_loss": last}
-        self.closing.facts["loss_plot"] = str(run.loss_plot)
+        gpus = read_usage(run, run.attempts()[-1])
+        self.closing.facts |= {"loss_plot": str(run.loss_plot), "gpu": gpus.text() if gpus else NOT_MEASURED}
         return f"loss {first:.3f} -> {last:.3f} ({last / first:.0%}) in {len(losses)} steps; {run.loss_plot}"
 
     def _check_logits(self, run: RunDir, model: ServedModel) -> str:

@@ -8,6 +8,8 @@ from .output import add_json_option, emit
 if TYPE_CHECKING:
     from ..launchers.status import RunStatus
 
+_RECENT_S = 60.0  # of a run that goes on, the GPU numbers of its last minute
+
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """`status RUN`."""
@@ -24,13 +26,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..config.rundir import find_run
     from ..launchers.status import read_status
+    from ..tracking.gpu_usage import NOT_MEASURED, read_usage
 
-    now = read_status(find_run(arguments.run_name))
-    emit(arguments, asdict(now), status_text(now))
+    run_dir = find_run(arguments.run_name)
+    now = read_status(run_dir)
+    gpus = read_usage(run_dir, now.attempt, _RECENT_S if now.state == "running" else None)
+    record = asdict(now) | {"gpus": gpus.record() if gpus else None}
+    emit(arguments, record, status_text(now, gpus.text() if gpus else NOT_MEASURED))
     return 0
 
 
-def status_text(now: "RunStatus") -> str:
+def status_text(now: "RunStatus", gpus: str) -> str:
     """A few lines about a run; what is not known is left out."""
     place = f"Slurm job {now.job_id}" if now.job_id else f"process {now.pid}" if now.pid else "nowhere yet"
     lines = [f"run      {now.run}", f"state    {now.state}, attempt {now.attempt}, {place}"]
@@ -40,6 +46,7 @@ def status_text(now: "RunStatus") -> str:
         loss = "" if now.loss is None else f", loss {now.loss:.4f}"
         speed = "" if now.tokens_per_s is None else f", {now.tokens_per_s:,.0f} tokens/s"
         lines.append(f"step     {now.step}/{now.steps}{loss}{speed}")
+        lines.append(f"GPU      {gpus}")
     if now.nodes:
         lines.append(f"nodes    {', '.join(now.nodes)}")
     if now.log:

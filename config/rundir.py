@@ -92,6 +92,10 @@ class RunDir:
         """One JSON object per step, written by the rank that has the loss."""
         return self.telemetry / f"metrics-{attempt:04d}.jsonl"
 
+    def gpus(self, attempt: int, rank: int) -> Path:
+        """GPU numbers of one node, written by its first rank."""
+        return self.telemetry / f"gpus-{attempt:04d}-{rank:05d}.jsonl"
+
     @property
     def loss_plot(self) -> Path:
         return self.path / "loss.png"
@@ -104,6 +108,11 @@ class RunDir:
     def wandb_id(self) -> Path:
         """Text file with the W&B id that all attempts share."""
         return self.telemetry / "wandb-id"
+
+    @property
+    def wandb_sync(self) -> Path:
+        """What `sync` has uploaded so far."""
+        return self.telemetry / "wandb-sync.json"
 
     @property
     def export(self) -> Path:

@@ -15,7 +15,9 @@ from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoint import Checkpoint
+from ..storage.manifest import manifest_digest
 from ..storage.training_data import TrainingData
+from ..tracking.gpu_sampler import GpuSampler
 from ..tracking.ledger import LedgerWriter
 from ..tracking.plot import plot_loss
 from ..tracking.recorder import Recorder, StepRecord
@@ -101,9 +103,15 @@ class _Training:
                 skipped = self._count_skipped(skipped, result, progress.step)
                 saved = every is not None and progress.step % every == 0
                 if saved:
-                    self._saver.save(self._engine, progress)
+                    self._save(progress, recorder)
             if not saved:
-                self._saver.save(self._engine, progress)
+                self._save(progress, recorder)
+
+    def _save(self, progress: Progress, recorder: Recorder | None) -> None:
+        self._saver.save(self._engine, progress)
+        if recorder:
+            folder = self._run_dir.checkpoint(progress.step)
+            recorder.checkpoint(progress.step, folder, manifest_digest(folder))
 
     def _load(self, start: Checkpoint | None) -> Progress:
         """Fill the engine and say from where training goes on."""
@@ -136,18 +144,23 @@ class _Training:
 
     @contextmanager
     def _recorder(self) -> Iterator[Recorder | None]:
-        """Rank 0's recorder (every rank knows the loss), closed as finished only if nothing was raised."""
-        if self._me.rank != 0:
-            yield None
-            return
-        recorder = Recorder(self._run, self._run_dir, self._attempt)
+        """Rank 0's recorder (every rank knows the loss), closed as finished only if nothing was raised.
+
+        The first rank of each node samples that node's GPUs meanwhile.
+        """
+        me = self._me
+        gpus = GpuSampler(self._run_dir.gpus(self._attempt, me.rank)) if me.local_rank == 0 else None
+        recorder = Recorder(self._run, self._run_dir, self._attempt, gpus=gpus) if me.rank == 0 else None
         finished = False
         try:
             yield recorder
             finished = True
         finally:
-            recorder.close(finished)
-            if finished:
+            if gpus:
+                gpus.close()
+            if recorder:
+                recorder.close(finished)
+            if recorder and finished:
                 _draw(self._run_dir)
 
 

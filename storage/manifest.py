@@ -1,5 +1,6 @@
 """manifest.json: what a checkpoint is. It is written last, by rename; a folder without one is no checkpoint."""
 
+import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, fields
@@ -66,3 +67,8 @@ def read_manifest(folder: Path) -> Manifest:
     if manifest.format_version != FORMAT_VERSION:
         raise FoundBad(str(path), f"format {manifest.format_version} is unknown", "read it with a newer trainwright")
     return manifest
+
+
+def manifest_digest(folder: Path) -> str:
+    """SHA-256 of a checkpoint's manifest, in hexadecimal: it stands for the whole, whose checksums are in it."""
+    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()

@@ -21,13 +21,13 @@ class StepConsole:
         self._recent: deque[tuple[int, float]] = deque(maxlen=_RECENT)
         self._view: _Bar | _Lines = _Bar(total_steps, stream) if stream.isatty() else _Lines(stream)
 
-    def show(self, step: int, loss: float, tokens: int, seconds: float) -> None:
-        """Show a step that took `seconds` and `tokens`."""
+    def show(self, step: int, loss: float, tokens: int, seconds: float, more: str = "") -> None:
+        """Show a step that took `seconds` and `tokens`; `more` are a few words after the speed."""
         self._recent.append((tokens, seconds))
         recent_s = sum(each for _, each in self._recent) or 1e-9
         tokens_per_s = sum(each for each, _ in self._recent) / recent_s
         left_s = recent_s / len(self._recent) * max(self._total - step, 0)
-        text = f"loss {loss:.4f}  {tokens_per_s:,.0f} tokens/s  {_clock(left_s)} left"
+        text = f"loss {loss:.4f}  {tokens_per_s:,.0f} tokens/s  {more}{'  ' if more else ''}{_clock(left_s)} left"
         self._view.show(step, self._total, text)
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ import numpy.typing as npt
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from .console import StepConsole
-from .wandb_log import WandbLog, stable_wandb_id
+from .gpu_sampler import GpuSampler
+from .gpu_usage import GpuUsage
+from .wandb_log import WandbLog
+from .wandb_run import CheckpointReference
 
 # A number that JSON has no word for is written as null and read back as NaN.
 _MAY_BE_NAN = ("loss", "grad_norm", "lr")
+_NOT_NUMBERS = ("time", "attempt", "expert_load", "gpus")  # what W&B is told of in another way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,16 +78,25 @@ class Recorder:
     nothing. W&B and the console are views of it; W&B failing or hanging never stops or delays training.
     """
 
-    def __init__(self, run: RunConfig, run_dir: RunDir, attempt: int, *, console: bool = True) -> None:
-        """Open this attempt's metrics file. Raises OSError if the run directory cannot be written."""
+    def __init__(
+        self,
+        run: RunConfig,
+        run_dir: RunDir,
+        attempt: int,
+        *,
+        gpus: GpuSampler | None = None,
+        console: bool = True,
+    ) -> None:
+        """Open this attempt's metrics file; `gpus` stays the caller's. OSError if the disk refuses."""
         path = run_dir.metrics(attempt)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8")
         self._load_every = run.tracking.expert_load_every
+        self._gpus, self._gpu_words = gpus, ""
         self._console = StepConsole(run.train.steps) if console else None
         self._wandb: WandbLog | None = None
         if run.tracking.wandb.mode != "disabled":
-            self._wandb = WandbLog(run, run_dir, stable_wandb_id(run_dir))
+            self._wandb = WandbLog(run, run_dir, lambda: history(read_metrics(run_dir, before=attempt)))
 
     def step(self, record: StepRecord) -> None:
         """Record one step. Raises OSError if the metrics file cannot grow."""
@@ -94,13 +108,21 @@ class Recorder:
         line: dict[str, Any] = {key: value if _speakable(value) else None for key, value in fields.items()}
         if routing and record.step % self._load_every == 0:
             line["expert_load"] = [[round(value, 4) for value in layer] for layer in routing.load.tolist()]
-            fields |= routing.by_name()
+        usage = self._gpus.take() if self._gpus else None
+        if usage:
+            line["gpus"] = usage.record()
+            self._gpu_words = usage.brief()
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
         if self._wandb:
-            self._wandb.log(record.step, {key: value for key, value in fields.items() if key not in ("step", "time")})
+            self._wandb.log(record.step, values_of(line) | {"_timestamp": fields["time"]})
         if self._console:
-            self._console.show(record.step, record.loss, record.tokens, record.seconds)
+            self._console.show(record.step, record.loss, record.tokens, record.seconds, self._gpu_words)
+
+    def checkpoint(self, step: int, folder: Path, digest: str) -> None:
+        """Tell W&B of a committed checkpoint, by reference; `digest` is the SHA-256 of its manifest."""
+        if self._wandb:
+            self._wandb.checkpoint(CheckpointReference(step=step, folder=folder, digest=digest))
 
     def close(self, ok: bool) -> None:
         """End the attempt; `ok` tells W&B whether it finished well."""
@@ -111,19 +133,40 @@ class Recorder:
             self._wandb.close(ok)
 
 
-def read_metrics(run_dir: RunDir) -> list[dict[str, Any]]:
+def read_metrics(run_dir: RunDir, before: int | None = None) -> list[dict[str, Any]]:
     """The steps of a run in order, each once: of a step that several attempts ran, the latest attempt's line.
 
     Keys: step, loss, grad_norm, lr, tokens (of this step), seconds, tokens_per_s, time (since the epoch), attempt; for
-    models with experts aux_loss, z_loss, expert_load_max, idle_experts, and now and then expert_load.
+    models with experts aux_loss, z_loss, expert_load_max, idle_experts, and now and then expert_load; where rank 0's
+    node has GPUs, gpus (see GpuUsage), about once a second. `before`: only attempts before that one.
     A torn last line (a killed writer) is left out; a run without metrics gives an empty list.
     """
     steps: dict[int, dict[str, Any]] = {}
-    for path in sorted(run_dir.telemetry.glob("metrics-*.jsonl")):
-        attempt = int(path.stem.removeprefix("metrics-"))
-        for record in _read_lines(path):
-            steps[record["step"]] = {**record, "attempt": attempt}
+    for attempt, records in read_attempts(run_dir).items():
+        if before is None or attempt < before:
+            steps |= {record["step"]: {**record, "attempt": attempt} for record in records}
     return [steps[step] for step in sorted(steps)]
+
+
+def read_attempts(run_dir: RunDir) -> dict[int, list[dict[str, Any]]]:
+    """Attempt -> the lines that it recorded, in order of attempts; see `read_metrics` for their keys."""
+    paths = sorted(run_dir.telemetry.glob("metrics-*.jsonl"))
+    return {int(path.stem.removeprefix("metrics-")): _read_lines(path) for path in paths}
+
+
+def history(lines: Iterable[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Metrics lines as W&B's history: each step and its values, with the time when it was recorded."""
+    return [(line["step"], values_of(line) | {"_timestamp": line["time"]}) for line in lines]
+
+
+def values_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """What W&B is told of a metrics line: numbers under flat names; null (a number that is not finite) is NaN."""
+    values = {key: math.nan if value is None else value for key, value in line.items() if key not in _NOT_NUMBERS}
+    if "expert_load" in line:
+        values |= Routing(load=np.array(line["expert_load"]), aux_loss=None, z_loss=0.0).by_name()
+    if "gpus" in line:
+        values |= GpuUsage.from_record(line["gpus"]).by_name()
+    return values
 
 
 def _speakable(value: float) -> bool:

@@ -1,7 +1,7 @@
-"""Weights & Biases, offline: a mirror of the metrics file that may fail, hang or be absent without training noticing.
+"""Weights & Biases: a mirror of the metrics file that may fail, hang or be absent without training noticing.
 
 A thread of its own talks to W&B through a bounded queue. The run's id is made once and kept in the run directory,
-so that the attempts of one run are fragments of one W&B run (`wandb sync` joins them by id).
+so that the attempts of one run are one W&B run. Offline, each attempt leaves a fragment; `trainwright sync` uploads.
 """
 
 import contextlib
@@ -11,15 +11,19 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from .wandb_run import CheckpointReference, log_checkpoint, open_run
 
 _WAITING = 10_000  # steps that may wait for W&B before we drop them
 _CLOSE_S = 15.0  # how long the end of a run waits for W&B to write its last records
-_Item = tuple[int, dict[str, Any]] | bool  # a step's values, or how the run ended
+_INIT_S = 60.0  # how long going online may take before the attempt is recorded offline
+Values = tuple[int, dict[str, Any]]  # a step and what W&B is told of it
+Earlier = Callable[[], Iterable[Values]]  # the steps of earlier attempts, in order
+_Item = Values | CheckpointReference | bool  # bool: how the run ended
 
 
 def stable_wandb_id(run_dir: RunDir) -> str:
@@ -39,21 +43,15 @@ def stable_wandb_id(run_dir: RunDir) -> str:
 
 
 class WandbLog:
-    """One attempt's W&B fragment in `RunDir.wandb`. No method raises; only `close` waits, 15 s at most."""
+    """One attempt in W&B: online, or a fragment in `RunDir.wandb`. No method raises; only `close` waits, up to 15 s."""
 
-    def __init__(self, run: RunConfig, run_dir: RunDir, wandb_id: str) -> None:
+    def __init__(self, run: RunConfig, run_dir: RunDir, earlier: Earlier) -> None:
+        """Start. `earlier` is asked, from another thread, when W&B online lacks steps of earlier attempts."""
         self._queue: queue.Queue[_Item] = queue.Queue(_WAITING)
         self._broken = False
         self._dropped = 0
-        self._init = {
-            "project": run.tracking.wandb.project,
-            "mode": run.tracking.wandb.mode,
-            "name": run_dir.name,
-            "id": wandb_id,
-            "resume": "allow",
-            "dir": str(run_dir.wandb.parent),  # W&B makes its `wandb/` in here
-            "config": run.model_dump(mode="json"),
-        }
+        self._run, self._run_dir, self._earlier = run, run_dir, earlier
+        self._online = run.tracking.wandb.mode == "online"
         try:
             # Here and not in the thread: two threads importing big packages at once can see them half made.
             import wandb
@@ -65,12 +63,11 @@ class WandbLog:
 
     def log(self, step: int, values: Mapping[str, Any]) -> None:
         """Hand over one step's values; dropped (and counted) when W&B lags ten thousand steps behind."""
-        if self._broken:
-            return
-        try:
-            self._queue.put_nowait((step, dict(values)))
-        except queue.Full:
-            self._dropped += 1
+        self._put((step, dict(values)))
+
+    def checkpoint(self, checkpoint: CheckpointReference) -> None:
+        """Hand over where a committed checkpoint lies."""
+        self._put(checkpoint)
 
     def close(self, ok: bool) -> None:
         """Mark the end and let W&B write what it has."""
@@ -85,25 +82,69 @@ class WandbLog:
         if self._thread.is_alive():
             self._give_up(TimeoutError(f"did not end in {_CLOSE_S:.0f} s"))
         elif self._dropped:
-            _say(f"{self._dropped} steps are missing in W&B (it was too slow); the metrics file has them all")
+            _say(f"{self._dropped} steps are missing in W&B (it was too slow); {self._remedy}")
+
+    def _put(self, item: _Item) -> None:
+        if self._broken:
+            return
+        try:
+            self._queue.put_nowait(item)
+        except queue.Full:
+            self._dropped += 1
 
     def _serve(self, wandb: Any) -> None:
         try:
-            run = wandb.init(**self._init, settings=_settings(wandb))
+            handle = self._open(wandb)
+            next_step = int(handle.step) if self._online else 0  # what W&B has already must not be told again
+            first = True
             while not isinstance(item := self._queue.get(), bool):
-                step, values = item
-                run.log(values, step=step)
-            run.finish(exit_code=0 if item else 1)
+                if isinstance(item, CheckpointReference):
+                    self._log_checkpoint(wandb, handle, item)
+                    continue
+                missing = self._missing(next_step, item[0]) if first and self._online else ()
+                for step, values in [*missing, item]:
+                    if step >= next_step:
+                        handle.log(values, step=step)
+                first = False
+            handle.finish(exit_code=0 if item else 1)
         except Exception as error:
             self._give_up(error)
 
+    def _open(self, wandb: Any) -> Any:
+        """The W&B run; an offline one where online does not work, said in one line."""
+        how = {"wandb_id": stable_wandb_id(self._run_dir), "folder": self._run_dir.wandb.parent}
+        if self._online:
+            try:
+                wandb.setup(wandb.Settings(silent=True))
+                if not wandb.login(prompt=False, verify=False):  # else W&B would ask for a key, on a terminal
+                    raise LookupError("no key in WANDB_API_KEY or netrc")
+                return open_run(wandb, self._run, self._run_dir, mode="online", init_timeout=_INIT_S, **how)
+            except Exception as error:
+                self._online = False
+                _say(f"W&B is not to be reached ({_words(error)}); recording offline, {self._remedy}")
+        return open_run(wandb, self._run, self._run_dir, mode="offline", **how)
+
+    def _missing(self, next_step: int, first_step: int) -> list[Values]:
+        """Steps before this attempt's first that W&B has not got, since an earlier attempt was killed or offline."""
+        return [(step, values) for step, values in self._earlier() if next_step <= step < first_step]
+
+    def _log_checkpoint(self, wandb: Any, handle: Any, checkpoint: CheckpointReference) -> None:
+        try:
+            log_checkpoint(wandb, handle, checkpoint)
+        except Exception as error:  # the history matters more
+            _say(f"W&B was not told of the checkpoint of step {checkpoint.step} ({_words(error)})")
+
+    @property
+    def _remedy(self) -> str:
+        return f"the metrics file has every step, and `trainwright sync {self._run_dir.name}` uploads them"
+
     def _give_up(self, error: Exception) -> None:
         self._broken = True
-        _end_process()
-        _say(f"W&B failed ({type(error).__name__}: {error}); going on without it, the metrics file has every step")
+        end_process()
+        _say(f"W&B failed ({_words(error)}); going on without it, {self._remedy}")
 
 
-def _end_process() -> None:
+def end_process() -> None:
     """End W&B's own process: its hook at our exit waits for it without limit, and a hung one would hang us there."""
     if not sys.modules.get("wandb"):
         return
@@ -117,22 +158,8 @@ def _end_process() -> None:
         sys.modules["wandb"].teardown()
 
 
-def _settings(wandb: Any) -> Any:
-    """No console capture, no look at git, code, packages or machine, no network; SIGKILL loses 1 s at most."""
-    return wandb.Settings(
-        console="off",
-        silent=True,
-        save_code=False,
-        disable_code=True,
-        disable_git=True,
-        disable_job_creation=True,
-        x_save_requirements=False,
-        x_disable_meta=True,
-        x_disable_machine_info=True,
-        x_disable_stats=True,
-        x_disable_viewer=True,
-        x_transaction_log_flush_interval=1,  # the default, 15 s, leaves an empty file of a run killed earlier
-    )
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _say(text: str) -> None:

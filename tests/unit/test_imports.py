@@ -29,7 +29,7 @@ HEAVY = {
     "deepspeed": ("parallelism",),
     "transformers": ("serving/logits_check.py",),
     "vllm": (),
-    "wandb": ("tracking/wandb_log.py",),
+    "wandb": ("tracking/wandb_log.py", "tracking/sync.py"),
     "matplotlib": ("tracking/plot.py",),
     "submitit": ("launchers",),
     "pyarrow": ("storage/inputs",),

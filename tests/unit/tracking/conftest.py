@@ -11,6 +11,8 @@ from trainwright.config.run import RunConfig
 from trainwright.config.rundir import RunDir, create_run_dir
 from trainwright.tracking.recorder import StepRecord
 
+from .fake_nvml import FakeNvml, build
+
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
@@ -37,3 +39,17 @@ def make_record() -> Callable[..., StepRecord]:
         return StepRecord(step=step, loss=value, grad_norm=1 / 3, lr=1e-3, tokens=4096, seconds=0.25)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the stand-in for libnvidia-ml.so.1."""
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def fake_nvml(nvml_library: Path, tmp_path: Path) -> FakeNvml:
+    """The stand-in with a state of this test's own: two GPUs."""
+    fake = FakeNvml(nvml_library, tmp_path / "nvml-state")
+    fake.set(count=2)
+    return fake
