@@ -208,7 +208,7 @@ def _client() -> Any:
     except Exception as error:  # a key that cannot be one; its words do not hold it
         found, problem = False, f": {error}"
     if not found:
-        host = urlsplit(str(setup.settings.base_url)).hostname
+        host = urlsplit(str(setup.settings.base_url)).netloc
         remedy = "set it, or run `wandb login` once"
         raise UserError("WANDB_API_KEY", f"there is no usable key for {host}, nor in netrc{problem}", remedy)
     return wandb

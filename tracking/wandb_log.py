@@ -121,6 +121,7 @@ class WandbLog:
                 return open_run(wandb, self._run, self._run_dir, mode="online", init_timeout=_INIT_S, **how)
             except Exception as error:
                 self._online = False
+                end_process()  # it holds the run's id, and may go on trying for ever
                 _say(f"W&B is not to be reached ({_words(error)}); recording offline, {self._remedy}")
         return open_run(wandb, self._run, self._run_dir, mode="offline", **how)
 

@@ -50,7 +50,7 @@ def open_run(wandb: Any, run: RunConfig, run_dir: RunDir, **how: Any) -> Any:
 
 
 def log_checkpoint(wandb: Any, handle: Any, checkpoint: CheckpointReference) -> None:
-    """Tell W&B where a checkpoint lies; nothing of it is read, copied or uploaded."""
+    """Tell W&B where the files of a checkpoint lie; none is read, copied or uploaded."""
     artifact = wandb.Artifact(
         f"{handle.name}-checkpoint",
         type="checkpoint",

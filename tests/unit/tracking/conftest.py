@@ -1,10 +1,11 @@
 """A run and its directory for the recorder, and steps to record."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from trainwright.config.loading import load_run
 from trainwright.config.run import RunConfig
@@ -12,6 +13,7 @@ from trainwright.config.rundir import RunDir, create_run_dir
 from trainwright.tracking.recorder import StepRecord
 
 from .fake_nvml import FakeNvml, build
+from .wandb_server import WandbServer
 
 
 @pytest.fixture
@@ -53,3 +55,18 @@ def fake_nvml(nvml_library: Path, tmp_path: Path) -> FakeNvml:
     fake = FakeNvml(nvml_library, tmp_path / "nvml-state")
     fake.set(count=2)
     return fake
+
+
+@pytest.fixture
+def server() -> Iterator[WandbServer]:
+    """A W&B server on loopback."""
+    serving = WandbServer()
+    yield serving
+    serving.close()
+
+
+@pytest.fixture
+def frozen(run: RunConfig, run_dir: RunDir) -> RunDir:
+    """A run directory with its run file, as `submit` leaves it."""
+    run_dir.run_yaml.write_text(yaml.safe_dump(run.model_dump(mode="json")))
+    return run_dir

@@ -1,6 +1,5 @@
 """Real W&B, offline: read back with W&B's own reader; killed, broken and absent."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,40 +8,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-import wandb
 
 from trainwright.config.run import RunConfig
 from trainwright.config.rundir import RunDir
 from trainwright.tracking.recorder import Recorder, StepRecord, read_metrics
 from trainwright.tracking.wandb_log import stable_wandb_id
 
+from .wandb_files import fragments, of_kind, read_back
+
 Make = Callable[..., StepRecord]
-
-
-def fragments(run_dir: RunDir) -> list[Path]:
-    """The W&B files of a run, one per attempt, in order of time."""
-    return sorted(run_dir.wandb.glob("offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
-
-
-def read_back(fragment: Path, cwd: Path) -> list[dict[str, Any]]:
-    """Records of one W&B file, as `wandb leet inspect` reads them."""
-    command = [
-        str(Path(wandb.__file__).parent / "bin" / "wandb-core"),
-        "leet",
-        "inspect",
-        "--no-observability",
-        "--json",
-    ]
-    command += ["--run-file", str(fragment), str(fragment.parent.parent)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def of_kind(records: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [record[kind] for record in records if record["type"] == kind]
 
 
 def record(run: RunConfig, run_dir: RunDir, attempt: int, records: list[StepRecord], ok: bool = True) -> None:
