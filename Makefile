@@ -27,7 +27,7 @@ lint: install
 test: install slurm lint
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
-MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py moe_resume.py hf_weights.py bf16_parity.py)
+MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py moe_resume.py hf_weights.py bf16_parity.py wandb_kills.py)
 
 # With -rP the numbers and seeds that tests print are shown at the end.
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.

@@ -227,7 +227,9 @@ def _check_network(base_url: str) -> None:
 
 
 def _as_user_error(error: Exception, base_url: str) -> Exception:
-    if isinstance(error, UserError) or (isinstance(error, OSError) and not isinstance(error, TimeoutError)):
+    """W&B's own errors and a lost network are no fault of ours; anything else stays what it is."""
+    ours = not (type(error).__module__.startswith("wandb") or isinstance(error, TimeoutError | ConnectionError))
+    if isinstance(error, UserError) or ours:
         return error
     if "401" in str(error) or "403" in str(error):
         return UserError("WANDB_API_KEY", f"{base_url} refuses the key ({error})", "give one that may write there")
