@@ -204,6 +204,7 @@ RUNS = [
     Mistake("logs started --rank 9", ("--rank: 9", "0 to 0")),
     Mistake("submit started data.seed=5", ("data.seed: 5", "started with 1234", "train.steps")),
     Mistake("cancel absent", ("no run 'absent'",)),
+    Mistake("sync absent", ("no run 'absent'",)),
     Mistake("export absent out", ("no run 'absent'",)),
     Mistake("export small@last out", ("RUN@STEP: 'last'", "a number")),
     Mistake("export small@6 out", ("no checkpoint of step 6", "[5]")),
