@@ -41,9 +41,13 @@ class GpuSampler:
             return
         self._window_began = self._heard = time.monotonic()
         command = [sys.executable, "-m", "trainwright.tracking.nvml_child", str(every_s)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            _say(f"GPU numbers are not measured: no process for it ({error})")
+            return
         self._thread = threading.Thread(target=self._serve, name="gpu-sampler", daemon=True)
         self._thread.start()
 
