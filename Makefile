@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix gpu-check lint slurm clean
+.PHONY: install quickstart test test-matrix gpu-check lint docs slurm clean
 
 install: $(INSTALLED)
 
@@ -23,16 +23,20 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# The documentation as a site in build/docs; needs no network. A warning ends it.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 # Two workers: some tests wait most of the time, others keep two cores busy.
-test: install slurm lint
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+test: install slurm lint docs
+	$(BIN)/pytest -n 2 $(ARGS)
 
 MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py moe_resume.py hf_weights.py bf16_parity.py wandb_kills.py)
 
 # With -rP the numbers and seeds that tests print are shown at the end.
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.
 test-matrix: install
-	WHOLE_MATRIX=1 $(BIN)/pytest -n 2 --dist loadgroup -rP --timeout 7200 $(or $(ARGS),$(MATRIX))
+	WHOLE_MATRIX=1 $(BIN)/pytest -n 2 -rP --timeout 7200 $(or $(ARGS),$(MATRIX))
 
 # What only a GPU can show, with the packages that GPU_PYTHON has: nothing is installed, no network is needed.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ _SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip")
 _GET_SLURM = "as root on Debian or Ubuntu: apt-get install slurm-wlm munge iproute2"
 _NO_SLURM = "needs Slurm and root"
 _INTEGRATION = Path(__file__).parent / "integration"
+_USES_SLURM = "mark." + "slurm"
 
 RUN_YAML = """\
 schema_version: 1
@@ -31,18 +33,22 @@ MODEL = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist's own, which reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist: files that need the dev cluster run one after another, since the machine has room for one.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With pytest-xdist: a file of integration tests is run whole by one worker, which makes its fixtures once.
 
-    Every other file of integration tests is run whole by one worker, which makes its fixtures once.
+    Files that need the dev cluster count as one file: they share a user and a cluster.
     """
-    on_slurm = {item.path for item in items if item.get_closest_marker("slurm")}
-    for item in items:
-        if item.path in on_slurm:
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-        elif item.path.is_relative_to(_INTEGRATION):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = Path(config.rootpath, nodeid.partition("::")[0])
+            if not path.is_relative_to(_INTEGRATION):
+                return nodeid
+            return "slurm" if _USES_SLURM in path.read_text() else str(path)
+
+    return ByFile(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
