@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv and installs this checkout into it, with the extras `cpu` and `dev`. Run by `make install`.
+# Makes .venv and installs this checkout into it, with the extras `cpu`, `dev` and `docs`. Run by `make install`.
 # PYTHON picks the interpreter; pip's settings PIP_FIND_LINKS, PIP_INDEX_URL and PIP_CERT are respected.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -76,7 +76,7 @@ if [ -f "$lock" ] && [ "$here" = "$lock_python linux-x86_64" ]; then
     uv_install --no-deps -e .
 else
     echo "install: newest packages that fit (about 3.5 GB); $lock is for Python $lock_python" >&2
-    uv_install --override requirements/overrides.txt -e '.[cpu,dev]'
+    uv_install --override requirements/overrides.txt -e '.[cpu,dev,docs]'
 fi
 # vLLM's CPU build needs this library, and its own words without it do not say so.
 has_numa() { "$bin/python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; }
