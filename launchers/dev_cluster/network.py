@@ -42,7 +42,7 @@ def free_index() -> int:
         shown += subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):
         shown = ""
-    shown += _HOSTS.read_text(encoding="utf-8", errors="replace")
+    shown += _hosts_text()
     for index in range(250):
         if not re.search(rf"\btwdev{index}\b|\b10\.213\.{index}\.", shown):
             return index
@@ -91,18 +91,23 @@ def inside(host: str, command: list[str]) -> list[str]:
 
 def add_hosts(names: ClusterNames) -> None:
     """Add the cluster's names to /etc/hosts (in place: in containers it is a mount that cannot be replaced)."""
-    old = _HOSTS.read_text(encoding="utf-8")
+    old = _hosts_text()
     lines = [f"{address} {host} {names.hosts_mark}\n" for host, address in names.hosts.items()]
-    with _HOSTS.open("a", encoding="utf-8") as file:
+    with _HOSTS.open("a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(("" if old.endswith("\n") or not old else "\n") + "".join(lines))
 
 
 def remove_hosts(names: ClusterNames) -> None:
     """Take the cluster's names out of /etc/hosts."""
-    old = _HOSTS.read_text(encoding="utf-8")
+    old = _hosts_text()
     new = "".join(line for line in old.splitlines(keepends=True) if not line.rstrip().endswith(names.hosts_mark))
     if new != old:
-        _HOSTS.write_text(new, encoding="utf-8")
+        _HOSTS.write_text(new, encoding="utf-8", errors="surrogateescape")
+
+
+def _hosts_text() -> str:
+    """The file as it is; a container made by hand may have none."""
+    return _HOSTS.read_text(encoding="utf-8", errors="surrogateescape") if _HOSTS.exists() else ""
 
 
 def _ip(*words: str) -> bool:
