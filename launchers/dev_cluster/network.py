@@ -27,6 +27,7 @@ def namespaces_possible() -> bool:
     try:
         made = _ip("netns", "add", probe)
         works = made and subprocess.run(inside(probe, ["true"]), capture_output=True, check=False).returncode == 0
+        works = works and _ip("-n", probe, "link", "set", "lo", "up")  # not in a chroot: its / is no mount
         bridge = works and _ip("link", "add", probe, "type", "bridge")
     except FileNotFoundError:  # no iproute2 or util-linux
         return False
