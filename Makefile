@@ -14,9 +14,9 @@ $(INSTALLED): pyproject.toml setup.cfg scripts/install.sh $(wildcard requirement
 quickstart: install
 	@$(BIN)/trainwright quickstart $(ARGS)
 
-# Slurm for the tests, where apt may install it; elsewhere the tests that need it say that they were skipped.
+# Slurm and a few tools for the tests, where apt may install them; elsewhere the tests that need it say that they were skipped.
 slurm:
-	@scripts/install_slurm.sh
+	@scripts/install_for_tests.sh
 
 lint: install
 	$(BIN)/ruff check
