@@ -109,7 +109,7 @@ OVERRIDES = [
     override("data.train.3.store", "x", "0 to 0"),
     override("cluster.profile", "loacl", "'loacl'", "use local or dev"),
     override("cluster.time_limit", "soon", "'soon'"),
-    override("tracking.wandb.mode", "online", "'offline' or 'disabled'"),
+    override("tracking.wandb.mode", "cloud", "'offline', 'online' or 'disabled'"),
     Mistake("plan run.yaml train.steps", ("train.steps: not an override", "section.field=value")),
     Mistake("plan run.yaml steps=3", ("steps: unknown field", "3")),
 ]
