@@ -41,11 +41,6 @@ class Routing:
         aux = {} if self.aux_loss is None else {"aux_loss": self.aux_loss}
         return aux | {"z_loss": self.z_loss, "expert_load_max": most, "idle_experts": idle}
 
-    def by_name(self) -> dict[str, float]:
-        """The load under flat names: the fullest expert of each layer, and each expert's mean over the layers."""
-        layers = {f"expert_load_max/layer_{row:03d}": float(value) for row, value in enumerate(self.load.max(1))}
-        return layers | {f"expert_load/expert_{j:03d}": float(value) for j, value in enumerate(self.load.mean(0))}
-
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
@@ -63,7 +58,7 @@ class StepRecord:
     """Tokens of this step, over all ranks."""
     seconds: float
     """Wall-clock time of this step."""
-    routing: "Routing | None" = None
+    routing: Routing | None = None
     """What the routers did; None for a dense model."""
 
     @property
@@ -163,10 +158,16 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
     """What W&B is told of a metrics line: numbers under flat names; null (a number that is not finite) is NaN."""
     values = {key: math.nan if value is None else value for key, value in line.items() if key not in _NOT_NUMBERS}
     if "expert_load" in line:
-        values |= Routing(load=np.array(line["expert_load"]), aux_loss=None, z_loss=0.0).by_name()
+        values |= _load_by_name(np.array(line["expert_load"]))
     if "gpus" in line:
         values |= GpuUsage.from_record(line["gpus"]).by_name()
     return values
+
+
+def _load_by_name(load: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Load [layers, experts] under flat names: the fullest expert of each layer, each expert's mean over the layers."""
+    layers = {f"expert_load_max/layer_{row:03d}": float(value) for row, value in enumerate(load.max(1))}
+    return layers | {f"expert_load/expert_{j:03d}": float(value) for j, value in enumerate(load.mean(0))}
 
 
 def _speakable(value: float) -> bool:

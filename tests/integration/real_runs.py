@@ -26,6 +26,7 @@ from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 
 WHOLE = os.environ.get("WHOLE_MATRIX") == "1"  # `make test-matrix`: every case, not a representative part
+Curve = dict[int, tuple[float, float]]  # step -> (loss, gradient norm)
 VOCABULARY = 331  # prime: no tensor parallel size divides it
 LENGTH = 32
 BASE: dict[str, Any] = {
@@ -156,12 +157,12 @@ def finish(run: RunDir) -> None:
     assert last.state == "finished", f"{last.state}: {last.why}\n{log}"
 
 
-def curve(run: RunDir) -> dict[int, tuple[float, float]]:
+def curve(run: RunDir) -> Curve:
     """Step -> (loss, gradient norm), each step once."""
     return {record["step"]: (record["loss"], record["grad_norm"]) for record in read_metrics(run)}
 
 
-def largest_difference(a: dict[int, tuple[float, float]], b: dict[int, tuple[float, float]]) -> float:
+def largest_difference(a: Curve, b: Curve) -> float:
     """Largest relative difference of losses and gradient norms; the steps must be the same."""
     assert a.keys() == b.keys(), (sorted(a), sorted(b))
     pairs = [(x, y) for step in a for x, y in zip(a[step], b[step], strict=True)]
@@ -209,6 +210,15 @@ def kill_at_random(run: RunDir, first_step: int, last_step: int) -> None:
     wait_for_step(run, draw.randint(first_step, last_step))
     time.sleep(draw.uniform(0, 0.1))
     kill_ranks(run)
+
+
+def killed_and_resumed(run_file: Path, name: str, overrides: Sequence[str], steps: int) -> Curve:
+    """The curve of a run of `steps` steps that was killed at a random moment and gone on with in the same layout."""
+    run = start(run_file, name, overrides)
+    kill_at_random(run, 1, steps - 4)
+    assert curve(run).keys() != set(range(1, steps + 1)), "it was killed too late"
+    go_on(run)
+    return curve(run)
 
 
 def run_chain(project: Path, chain: Sequence[str]) -> float:

@@ -4,18 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from .real_runs import (
-    MOE_LAYOUTS,
-    QWEN3_MOE_UNSCALED,
-    WHOLE,
-    curve,
-    go_on,
-    kill_at_random,
-    make_project,
-    run_chain,
-    start,
-    train,
-)
+from .real_runs import MOE_LAYOUTS, QWEN3_MOE_UNSCALED, WHOLE, curve, killed_and_resumed, make_project, run_chain, train
 
 pytestmark = pytest.mark.ranks
 STEPS = 16
@@ -31,11 +20,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("layout", MOE_LAYOUTS if WHOLE else ["ep2_zero"])
 def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
     whole = curve(train(project, f"whole-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]]))
-    run = start(project, f"killed-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]])
-    kill_at_random(run, 1, STEPS - 4)
-    assert curve(run).keys() != set(range(1, STEPS + 1)), "it was killed too late"
-    go_on(run)
-    assert curve(run) == whole
+    assert killed_and_resumed(project, f"killed-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]], STEPS) == whole
 
 
 def test_other_layouts(project: Path) -> None:

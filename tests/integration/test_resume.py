@@ -12,11 +12,12 @@ from trainwright.storage.manifest import FILE_NAME
 from .real_runs import (
     LAYOUTS,
     WHOLE,
+    Curve,
     Model,
     curve,
     go_on,
-    kill_at_random,
     kill_ranks,
+    killed_and_resumed,
     make_project,
     run_chain,
     start,
@@ -35,11 +36,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(project: Path) -> Callable[[str], dict[int, tuple[float, float]]]:
+def uninterrupted(project: Path) -> Callable[[str], Curve]:
     """The curve of a run that nobody killed, by layout; each is trained once."""
-    curves: dict[str, dict[int, tuple[float, float]]] = {}
+    curves: dict[str, Curve] = {}
 
-    def of(layout: str) -> dict[int, tuple[float, float]]:
+    def of(layout: str) -> Curve:
         if layout not in curves:
             curves[layout] = curve(train(project, f"whole-{layout}", [*LENGTH, *LAYOUTS[layout]]))
         return curves[layout]
@@ -48,14 +49,9 @@ def uninterrupted(project: Path) -> Callable[[str], dict[int, tuple[float, float
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if WHOLE or name in ("dp2", "tp2_sp")])
-def test_same_layout_is_bitwise_equal(
-    project: Path, uninterrupted: Callable[[str], dict[int, tuple[float, float]]], layout: str
-) -> None:
-    run = start(project, f"killed-{layout}", [*LENGTH, *LAYOUTS[layout]])
-    kill_at_random(run, 1, STEPS - 4)
-    assert curve(run).keys() != set(range(1, STEPS + 1)), "it was killed too late"
-    go_on(run)
-    assert curve(run) == uninterrupted(layout)
+def test_same_layout_is_bitwise_equal(project: Path, uninterrupted: Callable[[str], Curve], layout: str) -> None:
+    found = killed_and_resumed(project, f"killed-{layout}", [*LENGTH, *LAYOUTS[layout]], STEPS)
+    assert found == uninterrupted(layout)
 
 
 def test_other_layouts(project: Path) -> None:
@@ -63,9 +59,7 @@ def test_other_layouts(project: Path) -> None:
     assert run_chain(project, CHAIN) <= 1e-5
 
 
-def test_killed_in_the_middle_of_a_save(
-    project: Path, uninterrupted: Callable[[str], dict[int, tuple[float, float]]]
-) -> None:
+def test_killed_in_the_middle_of_a_save(project: Path, uninterrupted: Callable[[str], Curve]) -> None:
     """A folder without a manifest is no checkpoint: the one before is used, and the step is saved again."""
     for attempt in range(5):
         run = start(project, f"torn-{attempt}", [*LENGTH, *LAYOUTS["dp2"]])
