@@ -1,7 +1,6 @@
 """Reading checkpoints: rectangles of Hugging Face tensors out of whichever files hold them, whoever wrote them."""
 
 import json
-import mmap
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir, find_run, split_step, step_of
 from .manifest import FILE_NAME, Manifest, read_manifest
+from .mapped_tensors import MappedTensors
 from .rectangles import Rectangle, matrix_shape
 from .tensor_names import tensor_shapes
 from .tensor_source import Float32Array
@@ -38,7 +38,7 @@ class Checkpoint:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: Manifest = read_manifest(folder)
-        self._maps: dict[str, mmap.mmap] = {}
+        self._files = MappedTensors(folder)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Hugging Face name -> shape of every tensor, sorted by name."""
@@ -63,7 +63,7 @@ class Checkpoint:
             found += part.size
             whole = stored.rectangle
             count = whole.size
-            data = np.frombuffer(self._map(stored.file), np.float32, count, stored.offset)
+            data = self._files.array(stored.file, np.dtype(np.float32), count, stored.offset)
             block = data.reshape(whole.num_rows, whole.num_cols)
             source = block[
                 part.row - whole.row : part.row - whole.row + part.num_rows,
@@ -98,25 +98,12 @@ class Checkpoint:
     def _read_index(self, name: str, index: dict[tuple[str, str], list[_Stored]]) -> None:
         try:
             record = json.loads((self.folder / name).read_text(encoding="utf-8"))
-            header = self._header(record["file"])
+            header = self._files.entries(record["file"])
             for item in record["rectangles"]:
                 rectangle = Rectangle(**{key: item[key] for key in ("row", "num_rows", "col", "num_cols")})
-                index[item["slot"], item["name"]].append(_Stored(rectangle, record["file"], header[item["key"]]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                index[item["slot"], item["name"]].append(_Stored(rectangle, record["file"], header[item["key"]].start))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FoundBad(str(self.folder / name), f"damaged ({error})", "use another checkpoint") from None
-
-    def _header(self, file: str) -> dict[str, int]:
-        """Offset of each tensor's bytes, from the safetensors header."""
-        mapped = self._map(file)
-        size = int.from_bytes(mapped[:8], "little")
-        entries = json.loads(mapped[8 : 8 + size])
-        return {key: 8 + size + entry["data_offsets"][0] for key, entry in entries.items() if key != "__metadata__"}
-
-    def _map(self, file: str) -> mmap.mmap:
-        if file not in self._maps:
-            with (self.folder / file).open("rb") as handle:
-                self._maps[file] = mmap.mmap(handle.fileno(), 0, prot=mmap.PROT_READ)
-        return self._maps[file]
 
 
 def file_crc32c(path: Path) -> int:

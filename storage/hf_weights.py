@@ -1,8 +1,6 @@
 """Weights of a Hugging Face folder as a starting point: rectangles read out of its safetensors files, no torch."""
 
 import json
-import mmap
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..config.errors import UserError
 from ..config.model import ModelShape
+from .mapped_tensors import Entry, MappedTensors
 from .rectangles import Rectangle, matrix_shape
 from .tensor_names import OUTPUT, tensor_shapes
 from .tensor_source import WEIGHT, Float32Array
@@ -25,35 +24,25 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _FIELD = "checkpoint.init_from"
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Where a tensor's bytes begin, and what they are."""
-
-    file: str
-    offset: int
-    dtype: str
-    shape: tuple[int, ...]
-
-
 class HuggingFaceWeights:
     """A TensorSource over a folder's weights: float32, float16 or bfloat16 in, float32 out; optimizer slots are 0."""
 
     def __init__(self, folder: Path, model: ModelShape) -> None:
         """Raises UserError naming the folder, file or tensor unless it holds exactly the model's tensors."""
         self._folder = folder
-        self._maps: dict[str, mmap.mmap] = {}
-        self._tensors: dict[str, _Stored] = {}
+        self._mapped = MappedTensors(folder)
+        self._tensors: dict[str, tuple[str, Entry]] = {}
         for file in self._files():
-            self._tensors |= self._header(file)
+            self._tensors |= self._entries(file)
         self._check(model)
 
     def read_rectangle(self, slot: str, name: str, rectangle: Rectangle) -> Float32Array:
         """See TensorSource."""
         if slot != WEIGHT:
             return np.zeros((rectangle.num_rows, rectangle.num_cols), np.float32)
-        stored = self._tensors[name]
+        file, stored = self._tensors[name]
         rows, cols = matrix_shape(stored.shape)
-        data = np.frombuffer(self._map(stored.file), _DTYPES[stored.dtype], rows * cols, stored.offset)
+        data = self._mapped.array(file, _DTYPES[stored.dtype], rows * cols, stored.start)
         part: NDArray[Any] = data.reshape(rows, cols)[
             rectangle.row : rectangle.row + rectangle.num_rows, rectangle.col : rectangle.col + rectangle.num_cols
         ]
@@ -74,30 +63,24 @@ class HuggingFaceWeights:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _error(index, f"cannot be read ({error})", "copy it again") from None
 
-    def _header(self, file: str) -> dict[str, _Stored]:
+    def _entries(self, file: str) -> dict[str, tuple[str, Entry]]:
+        """Name -> (file, entry) of every tensor of a file that is whole."""
         path = self._folder / file
         try:
-            mapped = self._map(file)
-            size = int.from_bytes(mapped[:8], "little")
-            entries: dict[str, Any] = json.loads(mapped[8 : 8 + size])
-            entries.pop("__metadata__", None)
-            end = 8 + size + max(entry["data_offsets"][1] for entry in entries.values())
-            found = {
-                name: _Stored(file, 8 + size + entry["data_offsets"][0], entry["dtype"], tuple(entry["shape"]))
-                for name, entry in entries.items()
-            }
+            found = self._mapped.entries(file)
+            size, end = self._mapped.size_bytes(file), max(entry.stop for entry in found.values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _error(path, f"is no safetensors file ({error})", "copy it again") from None
-        if len(mapped) < end:
-            raise _error(path, f"is cut off: {len(mapped)} of {end} bytes", "copy it again")
-        return found
+        if size < end:
+            raise _error(path, f"is cut off: {size} of {end} bytes", "copy it again")
+        return {name: (file, entry) for name, entry in found.items()}
 
     def _check(self, model: ModelShape) -> None:
         shapes = tensor_shapes(model)
         for name, shape in shapes.items():
-            stored = self._tensors.get(name)
-            if stored is None:
+            if name not in self._tensors:
                 raise _error(self._folder, f"lacks {name}", "give weights of the model that `model` describes")
+            _, stored = self._tensors[name]
             if stored.shape != shape:
                 problem = f"{name} has shape {list(stored.shape)}, and the model's is {list(shape)}"
                 raise _error(self._folder, problem, "give weights of the model that `model` describes")
@@ -108,12 +91,6 @@ class HuggingFaceWeights:
             if not copy_of_embedding and not name.endswith("rotary_emb.inv_freq"):
                 problem = f"holds {name}, which the model does not have"
                 raise _error(self._folder, problem, "give weights of the model that `model` describes")
-
-    def _map(self, file: str) -> mmap.mmap:
-        if file not in self._maps:
-            with (self._folder / file).open("rb") as handle:
-                self._maps[file] = mmap.mmap(handle.fileno(), 0, prot=mmap.PROT_READ)
-        return self._maps[file]
 
 
 def _error(path: Path, problem: str, remedy: str) -> UserError:
