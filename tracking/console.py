@@ -9,6 +9,11 @@ _RECENT = 20  # steps over which speed is averaged
 _MIN_PAUSE_S, _MAX_PAUSE_S = 5.0, 60.0  # between plain lines; they get rarer as the run gets longer
 
 
+def say(text: str) -> None:
+    """One line on stderr, whatever breaks `text` has: what a person should know while training goes on."""
+    print("trainwright: " + " ".join(text.split()), file=sys.stderr, flush=True)
+
+
 class StepConsole:
     """Shows loss, tokens per second and time left; on stderr unless another stream is given.
 

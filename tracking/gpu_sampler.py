@@ -16,6 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any, TextIO
 
+from .console import say
 from .gpu_usage import COUNTERS, GpuUsage
 
 _EVERY_S = 1.0
@@ -46,7 +47,7 @@ class GpuSampler:
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         except OSError as error:
-            _say(f"GPU numbers are not measured: no process for it ({error})")
+            say(f"GPU numbers are not measured: no process for it ({error})")
             return
         self._thread = threading.Thread(target=self._serve, name="gpu-sampler", daemon=True)
         self._thread.start()
@@ -89,12 +90,12 @@ class GpuSampler:
 
     def _ended(self) -> None:
         if self._process.wait() and not self._closed:
-            _say(f"the GPU sampler's process ended with code {self._process.returncode}; training goes on")
+            say(f"the GPU sampler's process ended with code {self._process.returncode}; training goes on")
 
     def _hear(self, said: dict[str, Any]) -> None:
         self._heard, self._hangs = time.monotonic(), False
         if "not_measured" in said:
-            _say(f"GPU numbers are not measured: {said['not_measured']}")
+            say(f"GPU numbers are not measured: {said['not_measured']}")
         elif "gpus" in said:
             self._uuids = [gpu["uuid"] for gpu in said["gpus"]]
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class GpuSampler:
         for uuid, reading in zip(self._uuids, readings, strict=True):
             if reading["lost"] and uuid not in self._lost:
                 self._lost.add(uuid)
-                _say(f"GPU {uuid} is lost (it fell off the bus or needs a reset)")
+                say(f"GPU {uuid} is lost (it fell off the bus or needs a reset)")
                 self._write({"lost": uuid})
 
     def _watch(self) -> None:
@@ -120,7 +121,7 @@ class GpuSampler:
         limit_s = self._hang_s if self._uuids else max(_START_S, self._hang_s)
         if not self._hangs and now - self._heard > limit_s:
             self._hangs = True
-            _say(f"NVML has not answered for {now - self._heard:.0f} s: a driver call hangs; training goes on")
+            say(f"NVML has not answered for {now - self._heard:.0f} s: a driver call hangs; training goes on")
             self._write({"hangs": True})
         if now - self._window_began >= _WINDOW_S:
             self._write_window()
@@ -145,7 +146,3 @@ def _driver_is_here() -> bool:
     except OSError:
         return False
     return True
-
-
-def _say(text: str) -> None:
-    print("trainwright: " + " ".join(text.split()), file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from .console import say
 from .wandb_run import CheckpointReference, log_checkpoint, open_run
 
 _WAITING = 10_000  # steps that may wait for W&B before we drop them
@@ -82,7 +83,7 @@ class WandbLog:
         if self._thread.is_alive():
             self._give_up(TimeoutError(f"did not end in {_CLOSE_S:.0f} s"))
         elif self._dropped:
-            _say(f"{self._dropped} steps are missing in W&B (it was too slow); {self._remedy}")
+            say(f"{self._dropped} steps are missing in W&B (it was too slow); {self._remedy}")
 
     def _put(self, item: _Item) -> None:
         if self._broken:
@@ -122,7 +123,7 @@ class WandbLog:
             except Exception as error:
                 self._online = False
                 end_process()  # it holds the run's id, and may go on trying for ever
-                _say(f"W&B is not to be reached ({_words(error)}); recording offline, {self._remedy}")
+                say(f"W&B is not to be reached ({_words(error)}); recording offline, {self._remedy}")
         return open_run(wandb, self._run, self._run_dir, mode="offline", **how)
 
     def _missing(self, next_step: int, first_step: int) -> list[Values]:
@@ -133,7 +134,7 @@ class WandbLog:
         try:
             log_checkpoint(wandb, handle, checkpoint)
         except Exception as error:  # the history matters more
-            _say(f"W&B was not told of the checkpoint of step {checkpoint.step} ({_words(error)})")
+            say(f"W&B was not told of the checkpoint of step {checkpoint.step} ({_words(error)})")
 
     @property
     def _remedy(self) -> str:
@@ -142,7 +143,7 @@ class WandbLog:
     def _give_up(self, error: Exception) -> None:
         self._broken = True
         end_process()
-        _say(f"W&B failed ({_words(error)}); going on without it, {self._remedy}")
+        say(f"W&B failed ({_words(error)}); going on without it, {self._remedy}")
 
 
 def end_process() -> None:
@@ -161,7 +162,3 @@ def end_process() -> None:
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
-
-
-def _say(text: str) -> None:
-    print("trainwright: " + " ".join(text.split()), file=sys.stderr, flush=True)

@@ -23,8 +23,8 @@ class CheckpointReference:
 
 
 def open_run(wandb: Any, run: RunConfig, run_dir: RunDir, **how: Any) -> Any:
-    """Start the W&B run of `run_dir`. `how`: wandb_id, mode, folder (W&B makes its `wandb/` in it), init_timeout_s and
-    further W&B settings. Raises whatever W&B raises.
+    """Start the W&B run of `run_dir`. `how`: wandb_id, mode, folder (W&B makes its `wandb/` in it), and any further
+    W&B settings, such as init_timeout (seconds). Raises whatever W&B raises.
 
     The step is the axis of everything; the loss has its last and its smallest value in the summary.
     """
