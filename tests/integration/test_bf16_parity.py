@@ -1,13 +1,8 @@
 """Training and serving in bf16 are two programs: how far their log-probabilities of the same text lie apart."""
 
 import json
-import os
-import subprocess
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +11,8 @@ from numpy.typing import NDArray
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.checkpoint import find_checkpoint
 
-from .conftest import CLI
 from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN_EXPERTS, WHOLE, Model, engines_logits, make_project, train
+from .vllm_parity import Target, served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(900)]
 PROMPTS, LENGTH = 200, 32
@@ -26,25 +21,11 @@ CASES = [(Model("qwen3_moe", False, (WIDE, *QWEN_EXPERTS, ("norm_topk_prob", Tru
 CASES += [(Model("qwen3", False, (WIDE,)), "tp2_sp")] if WHOLE else []
 
 
-@contextmanager
-def served(export: Path, state: Path) -> Iterator[dict[str, Any]]:
-    """The record of an endpoint in bf16."""
-    environment = {**os.environ, "XDG_STATE_HOME": str(state)}
-    command = [*CLI, "serve", str(export), "--dtype", "bfloat16", "--kv-cache-gib", "0.0625", "--json"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    try:
-        yield json.loads(done.stdout)
-    finally:
-        subprocess.run([*CLI, "serve", "--stop", export.name], env=environment, timeout=120, check=True)
-
-
-def prompt_logprobs(endpoint: dict[str, Any], prompts: list[list[int]]) -> NDArray[np.float64]:
+def prompt_logprobs(target: Target, prompts: list[list[int]]) -> NDArray[np.float64]:
     """vLLM's log-probability of every token after the first, float64 [n, length - 1]."""
-    body = {"model": endpoint["name"], "prompt": prompts, "max_tokens": 1, "prompt_logprobs": 0}
-    key = Path(endpoint["key_file"]).read_text().strip()
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    request = urllib.request.Request(f"{endpoint['url']}/completions", json.dumps(body).encode(), headers)
+    body = {"model": target.model, "prompt": prompts, "max_tokens": 1, "prompt_logprobs": 0}
+    headers = {"Authorization": f"Bearer {target.key}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{target.url}/completions", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=300) as answer:
         choices = sorted(json.load(answer)["choices"], key=lambda choice: choice["index"])
     rows = []
@@ -63,8 +44,8 @@ def test_trainer_and_vllm_agree_in_bf16(tmp_path: Path, model: Model, layout: st
     wide = logits[:, :-1].astype(np.float64)
     chosen = np.take_along_axis(wide, tokens[:, 1:, None], -1)[..., 0]
     mine = chosen - np.log(np.exp(wide).sum(-1))  # logits are small: nothing overflows
-    with served(tmp_path / "export", tmp_path / "state") as endpoint:
-        theirs = prompt_logprobs(endpoint, tokens.tolist())
+    with served(tmp_path / "export", tmp_path / "state", "bfloat16") as endpoint:
+        theirs = prompt_logprobs(Target.of(endpoint), tokens.tolist())
     difference = np.abs(mine - theirs)
     print(f"{model}: mean absolute difference of {mine.size} log-probabilities {difference.mean():.1e}")
     print(f"largest {difference.max():.1e}; the log-probabilities' own spread {mine.std():.2f}")

@@ -1,6 +1,8 @@
-"""A Hugging Face model in, no step, out again: the same tensors, bit for bit, under the same names."""
+"""A Hugging Face model in, no step, out again: the same tensors, bit for bit, under the same names, for vLLM too."""
 
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from .real_runs import (
     MOE_LAYOUTS,
     QWEN2_MOE,
     QWEN3_MOE,
+    QWEN3_MOE_UNSCALED,
+    VOCABULARY,
     WHOLE,
     Model,
     curve,
@@ -23,11 +27,18 @@ from .real_runs import (
     start,
     train,
 )
+from .vllm_parity import Target, compare_greedy, served
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(900)]
 LLAMA = Model("llama", False)
 CASES = [(LLAMA, "bfloat16", "tp2_pp2"), (QWEN3_MOE, "float32", "pp2_ep2")]
-MORE = [(MIXTRAL, "bfloat16", "ep4"), (QWEN2_MOE, "float32", "tp2_sp_ep2"), (Model("qwen2", True), "float16", "dp2")]
+MORE = [
+    (MIXTRAL, "bfloat16", "ep4"),
+    (QWEN2_MOE, "float32", "tp2_sp_ep2"),
+    (QWEN3_MOE_UNSCALED, "bfloat16", "ep2"),
+    (Model("qwen2", True), "float16", "dp2"),
+]
+HEAD_DIM = ("head_dim", 32)  # vLLM's attention on CPU knows no 16
 
 
 def transformers_folder(config: Path, folder: Path, dtype: str) -> Path:
@@ -59,7 +70,7 @@ def tensors(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("model", "dtype", "layout"), [*CASES, *MORE] if WHOLE else CASES, ids=str)
 def test_in_and_out_again(tmp_path: Path, model: Model, dtype: str, layout: str) -> None:
-    run_file = make_project(tmp_path, model)
+    run_file = make_project(tmp_path, replace(model, more=(*model.more, HEAD_DIM)))
     given = transformers_folder(tmp_path / "config.json", tmp_path / "given", dtype)
     overrides = ["checkpoint.init_from=given", "train.steps=0", *(LAYOUTS | MOE_LAYOUTS)[layout]]
     run = train(run_file, "run", overrides)
@@ -73,6 +84,15 @@ def test_in_and_out_again(tmp_path: Path, model: Model, dtype: str, layout: str)
     _, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    prompts = [[draw.randrange(VOCABULARY) for _ in range(draw.randint(4, 30))] for _ in range(50)]
+    with served(tmp_path / "out", tmp_path / "state", "float32") as endpoint:
+        parity = compare_greedy(given, Target.of(endpoint), prompts)
+    print(f"{model}: {parity}")
+    assert parity.num_prompts == 50
+    assert parity.wrong == []
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_made(tmp_path: Path) -> None:

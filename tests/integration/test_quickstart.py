@@ -1,6 +1,6 @@
 """The product as a newcomer meets it: `trainwright quickstart`, and the same run file on a real Slurm.
 
-These are the slowest tests: one whole quickstart, and one real vLLM in a Slurm job.
+These are the slowest tests: two whole quickstarts, dense and with experts, and one real vLLM in a Slurm job.
 """
 
 import json
@@ -23,19 +23,18 @@ from .vllm_parity import Target, compare_greedy
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("quickstart") / "quickstart"
-
-
-@pytest.fixture(scope="module")
-def quickstart(folder: Path) -> Iterator[dict[str, Any]]:
-    """One quickstart, whole, its endpoint left running; its closing record."""
-    command = [*CLI, "quickstart", "--folder", str(folder), "--keep-serving", "--json"]
+@pytest.fixture(scope="module", params=["dense", "moe"])
+def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """One quickstart, whole, its endpoint left running; its closing record, and its `folder`."""
+    folder = tmp_path_factory.mktemp("quickstart") / "quickstart"
+    kind = ["--moe"] if request.param == "moe" else []
+    command = [*CLI, "quickstart", *kind, "--folder", str(folder), "--keep-serving", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    yield json.loads(done.stdout)
-    stopped = subprocess.run([*CLI, "serve", "--stop", "quickstart"], capture_output=True, text=True, check=False)
+    record = json.loads(done.stdout)
+    yield {**record, "folder": str(folder)}
+    stop = [*CLI, "serve", "--stop", record["endpoint"]["name"]]
+    stopped = subprocess.run(stop, capture_output=True, text=True, check=False)
     assert stopped.returncode == 0, stopped.stderr
 
 
@@ -47,7 +46,7 @@ def test_loss_falls_and_a_completion_is_shown(quickstart: dict[str, Any]) -> Non
     assert quickstart["next"]
 
 
-def test_vllm_says_what_transformers_says(quickstart: dict[str, Any], folder: Path) -> None:
+def test_vllm_says_what_transformers_says(quickstart: dict[str, Any]) -> None:
     """50 prompts of real text x 32 greedy tokens, float32 on both sides."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
@@ -58,21 +57,18 @@ def test_vllm_says_what_transformers_says(quickstart: dict[str, Any], folder: Pa
     ids = tokenizer.encode(text).ids
     starts = [draw.randrange(len(ids) - 64) for _ in range(50)]
     prompts = [ids[start : start + draw.randint(4, 48)] for start in starts]
-    endpoint = quickstart["endpoint"]
-    key = Path(endpoint["key_file"]).read_text().strip()
-    parity = compare_greedy(export, Target(endpoint["url"], key, endpoint["name"]), prompts)
+    parity = compare_greedy(export, Target.of(quickstart["endpoint"]), prompts)
     print(parity)
     assert parity.num_prompts == 50
     assert parity.wrong == []
 
 
 @pytest.mark.slurm
-def test_the_quickstarts_file_on_slurm(
-    quickstart: dict[str, Any], folder: Path, dev_cluster: Path, ordinary_user: User
-) -> None:
+@pytest.mark.parametrize("quickstart", ["dense"], indirect=True)
+def test_the_quickstarts_file_on_slurm(quickstart: dict[str, Any], dev_cluster: Path, ordinary_user: User) -> None:
     """Two nodes of two ranks, as an ordinary user; then served from a job and reached from another node."""
     home = ordinary_user.home / f"quickstart-{secrets.token_hex(4)}"
-    shutil.copytree(folder, home, ignore=shutil.ignore_patterns("runs"))
+    shutil.copytree(quickstart["folder"], home, ignore=shutil.ignore_patterns("runs"))
     ordinary_user.own(home)
     changes = ["cluster.profile=dev", "cluster.nodes=2", "parallelism.pipeline=2"]
     short = ["train.steps=10", "--wait", "--json"]  # the whole length is trained in the other tests

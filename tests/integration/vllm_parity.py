@@ -1,13 +1,20 @@
 """Does vLLM say what transformers says? Greedy tokens of many prompts, float32 on both sides."""
 
 import json
+import os
+import subprocess
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
+
+from .conftest import CLI
 
 TIE = 1e-4  # below this gap between the two best logits, either token is right
 _TIMEOUT_S = 300.0
@@ -21,6 +28,11 @@ class Target:
     key: str
     model: str
 
+    @classmethod
+    def of(cls, endpoint: dict[str, Any]) -> "Target":
+        """The target that an endpoint's record describes."""
+        return cls(endpoint["url"], Path(endpoint["key_file"]).read_text().strip(), endpoint["name"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
@@ -30,6 +42,19 @@ class Parity:
     num_tokens: int
     num_ties: int
     wrong: list[str]
+
+
+@contextmanager
+def served(export: Path, state: Path, dtype: str) -> Iterator[dict[str, Any]]:
+    """The record of an endpoint of an export; it ends with the context."""
+    environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+    command = [*CLI, "serve", str(export), "--dtype", dtype, "--kv-cache-gib", "0.0625", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    try:
+        yield json.loads(done.stdout)
+    finally:
+        subprocess.run([*CLI, "serve", "--stop", export.name], env=environment, timeout=120, check=True)
 
 
 def compare_greedy(export: Path, target: Target, prompts: list[list[int]], num_tokens: int = 32) -> Parity:
