@@ -60,9 +60,9 @@ def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace],
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from ..storage.build import SHARD_TOKENS, BuildOptions, build_store
-    from ..storage.sources import Selection
-    from ..storage.tokenizer import VOCAB_SIZE
+    from ..storage.building.build import SHARD_TOKENS, BuildOptions, build_store
+    from ..storage.building.sources import Selection
+    from ..storage.tokens.tokenizer import VOCAB_SIZE
 
     extensions = tuple("." + text.removeprefix(".") for text in arguments.extension)
     options = BuildOptions(
@@ -90,8 +90,8 @@ def _build(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
-    from ..storage.reader import open_store
-    from ..storage.tokenizer import open_tokenizer
+    from ..storage.tokens.reader import open_store
+    from ..storage.tokens.tokenizer import open_tokenizer
 
     store = open_store(arguments.store)
     first = store.read(0, min(_EXCERPT_TOKENS, store.num_tokens)).tolist()
@@ -106,7 +106,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from ..config.errors import FoundBad
-    from ..storage.verify import verify_store
+    from ..storage.tokens.verify import verify_store
 
     try:
         with StageProgress() as line:
@@ -122,7 +122,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from ..storage.hdf5_export import export_hdf5
+    from ..storage.tokens.hdf5_export import export_hdf5
 
     with StageProgress() as line:
         info = export_hdf5(arguments.store, arguments.file, lambda done, total: line.show("export", done, total))

@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..config.errors import UserError
     from ..serving.export import ExportOptions, export_checkpoint
-    from ..storage.checkpoint import find_checkpoint
+    from ..storage.checkpoints.checkpoint import find_checkpoint
     from .progress import BytesProgress
 
     if not 0.001 <= arguments.shard_size_gb <= 1000:

@@ -24,9 +24,9 @@ from ..serving.launch import ServeOptions
 from ..serving.models import ServedModel, find_model
 from ..serving.service import Served, serve
 from ..serving.stop import stop
-from ..storage.build import BuildOptions, build_store
-from ..storage.checkpoint import find_checkpoint
-from ..storage.sources import Selection
+from ..storage.building.build import BuildOptions, build_store
+from ..storage.building.sources import Selection
+from ..storage.checkpoints.checkpoint import find_checkpoint
 from ..tracking.gpu_usage import NOT_MEASURED, read_usage
 from ..tracking.recorder import read_metrics
 from .plan import plan_text

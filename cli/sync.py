@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _checkpoints(run_dir: "RunDir") -> "list[CheckpointReference]":
     """The committed checkpoints that the run still has, the oldest first."""
     from ..config.rundir import step_of
-    from ..storage.manifest import FILE_NAME, manifest_digest
+    from ..storage.checkpoints.manifest import FILE_NAME, manifest_digest
     from ..tracking.wandb_run import CheckpointReference
 
     folders = {step_of(path.parent): path.parent for path in run_dir.checkpoints.glob(f"*/{FILE_NAME}")}

@@ -14,10 +14,10 @@ from ..config.loading import dump_run, load_frozen, load_run
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir, create_run_dir
-from ..storage.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
-from ..storage.hf_weights import HuggingFaceWeights
-from ..storage.tokenizer import take_tokenizer
-from ..storage.training_data import TrainingData
+from ..storage.checkpoints.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
+from ..storage.checkpoints.hf_weights import HuggingFaceWeights
+from ..storage.loading.training_data import TrainingData
+from ..storage.tokens.tokenizer import take_tokenizer
 from ..tracking.ledger import LedgerWriter
 from .job import SubmittedTask, TaskSpec, submit_task
 from .processes import end_group

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..config.run import RunConfig
-from ..storage.training_data import TrainingData
+from ..storage.loading.training_data import TrainingData
 from .engine import Samples
 
 

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..storage.checkpoint_writer import OwnedRectangle
-from ..storage.tensor_source import TensorSource
+from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ..storage.checkpoints.tensor_source import TensorSource
 from ..tracking.recorder import Routing
 
 

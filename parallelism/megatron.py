@@ -21,8 +21,8 @@ from megatron.core.transformer.module import Float16Module
 from ..config.layout import Layout
 from ..config.model import ModelShape
 from ..config.run import RunConfig
-from ..storage.checkpoint_writer import OwnedRectangle
-from ..storage.tensor_source import TensorSource
+from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ..storage.checkpoints.tensor_source import TensorSource
 from .engine import Samples, StepResult
 from .megatron_experts import Routers
 from .megatron_model import build_model, initialize_groups, transformer_config

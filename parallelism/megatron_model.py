@@ -15,7 +15,7 @@ from megatron.core.transformer import TransformerConfig
 from ..config.layout import Coordinates, Layout
 from ..config.model import ModelShape, RopeScaling
 from ..config.run import RunConfig
-from ..storage.tensor_names import Part, padded_vocab_size
+from ..storage.checkpoints.tensor_names import Part, padded_vocab_size
 from .layers import block_spec
 
 _OUTSIDE_LAYERS = {

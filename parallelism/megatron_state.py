@@ -12,10 +12,10 @@ import torch
 
 from ..config.layout import Coordinates, Layout
 from ..config.model import ModelShape
-from ..storage.checkpoint_writer import OwnedRectangle
-from ..storage.rectangles import Rectangle, matrix_shape, rectangles_of_flat_range
-from ..storage.tensor_names import Piece, pieces_of
-from ..storage.tensor_source import WEIGHT, Float32Array, TensorSource
+from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ..storage.checkpoints.rectangles import Rectangle, matrix_shape, rectangles_of_flat_range
+from ..storage.checkpoints.tensor_names import Piece, pieces_of
+from ..storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
 from .compat import set_adam_step
 from .megatron_model import part_of
 

@@ -19,8 +19,8 @@ from ..config.loading import load_frozen
 from ..config.model import read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
-from ..storage.checkpoint import open_checkpoint
-from ..storage.training_data import TrainingData
+from ..storage.checkpoints.checkpoint import open_checkpoint
+from ..storage.loading.training_data import TrainingData
 from . import compat
 from .ranks import join
 

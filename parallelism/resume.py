@@ -9,10 +9,10 @@ from ..config.errors import FoundBad
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
-from ..storage.checkpoint import Checkpoint, committed_steps, find_checkpoint, open_checkpoint, require_fit
-from ..storage.checkpoint_writer import set_aside
-from ..storage.hf_weights import HuggingFaceWeights
-from ..storage.tensor_source import InitialWeights, TensorSource
+from ..storage.checkpoints.checkpoint import Checkpoint, committed_steps, find_checkpoint, open_checkpoint, require_fit
+from ..storage.checkpoints.checkpoint_writer import set_aside
+from ..storage.checkpoints.hf_weights import HuggingFaceWeights
+from ..storage.checkpoints.tensor_source import InitialWeights, TensorSource
 from .ranks import Rank, all_agree, from_rank_zero
 
 

@@ -13,10 +13,10 @@ from ..config.layout import Layout
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
-from ..storage.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
-from ..storage.manifest import FORMAT_VERSION, Manifest, write_manifest
-from ..storage.tensor_names import tensor_shapes
-from ..storage.training_data import TrainingData
+from ..storage.checkpoints.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
+from ..storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
+from ..storage.checkpoints.tensor_names import tensor_shapes
+from ..storage.loading.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .compat import versions
 from .engine import Engine

@@ -14,9 +14,9 @@ from ..config.loading import load_frozen
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
-from ..storage.checkpoint import Checkpoint
-from ..storage.manifest import manifest_digest
-from ..storage.training_data import TrainingData
+from ..storage.checkpoints.checkpoint import Checkpoint
+from ..storage.checkpoints.manifest import manifest_digest
+from ..storage.loading.training_data import TrainingData
 from ..tracking.gpu_sampler import GpuSampler
 from ..tracking.ledger import LedgerWriter
 from ..tracking.plot import plot_loss

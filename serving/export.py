@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from ..config.errors import FoundBad, UserError
 from ..config.model import read_model
 from ..config.rundir import RunDir
-from ..storage.checkpoint import Checkpoint, file_crc32c
+from ..storage.checkpoints.checkpoint import Checkpoint, file_crc32c
+from ..storage.checkpoints.manifest import FILE_NAME as MANIFEST
+from ..storage.checkpoints.tensor_names import tensor_shapes
+from ..storage.checkpoints.tensor_source import WEIGHT
 from ..storage.durable import sync
-from ..storage.manifest import FILE_NAME as MANIFEST
-from ..storage.tensor_names import tensor_shapes
-from ..storage.tensor_source import WEIGHT
 from .model_files import write_model_files
 from .safetensors_file import DType, Tensor, weights_digest, write_safetensors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config.errors import UserError
 from ..config.rundir import RunDir, find_run, split_step
-from ..storage.checkpoint import Checkpoint, find_checkpoint
+from ..storage.checkpoints.checkpoint import Checkpoint, find_checkpoint
 from .export import RECORD, ExportOptions, checkpoint_id, export_checkpoint, run_of
 
 

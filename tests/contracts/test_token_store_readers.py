@@ -10,8 +10,8 @@ import pytest
 import tensorstore
 import zarr
 
-from trainwright.storage.build import BuildOptions, build_store
-from trainwright.storage.reader import open_store
+from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.tokens.reader import open_store
 
 Read = Callable[[Path], Any]
 

@@ -15,8 +15,8 @@ from trainwright.config.rundir import RunDir
 from trainwright.presets import __file__ as presets
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.serving.logits_check import compare_logits
-from trainwright.storage.build import BuildOptions, build_store
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from ..integration.real_runs import curve, engines_logits, go_on, kill_at_random, start, train
 

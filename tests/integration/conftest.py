@@ -118,7 +118,7 @@ def _reachable(paths: list[Path]) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A token store of this project's own code, vocabulary 512."""
-    from trainwright.storage.build import BuildOptions, build_store
+    from trainwright.storage.building.build import BuildOptions, build_store
 
     store = tmp_path_factory.mktemp("small-store") / "store.zarr"
     build_store([_ROOT / "config"], store, BuildOptions(vocab_size=512), lambda *_: None)

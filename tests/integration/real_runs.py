@@ -20,8 +20,8 @@ from trainwright.config.model import FAMILIES
 from trainwright.config.rundir import RunDir
 from trainwright.launchers.follow import wait_for_end
 from trainwright.launchers.submission import continue_run, submit_run
-from trainwright.storage.build import BuildOptions, build_store
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 

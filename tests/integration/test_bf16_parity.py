@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainwright.serving.export import ExportOptions, export_checkpoint
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN_EXPERTS, WHOLE, Model, engines_logits, make_project, train
 from .vllm_parity import Target, served

@@ -14,10 +14,10 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from trainwright.storage.build import BuildOptions, build_store
+from trainwright.storage.building.build import BuildOptions, build_store
 
 from ..docs_pages import DOCS, ROOT, Command, TextFile, is_printed, read_page
-from ..unit.storage.inputs.files import write_pair
+from ..unit.storage.building.inputs.files import write_pair
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
 

@@ -9,7 +9,7 @@ import pytest
 from trainwright.config.rundir import RunDir
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.serving.logits_check import compare_logits
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import (
     LAYOUTS,

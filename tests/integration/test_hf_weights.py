@@ -10,7 +10,7 @@ from safetensors import safe_open
 
 from trainwright.config.errors import UserError
 from trainwright.serving.export import ExportOptions, export_checkpoint
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import (
     LAYOUTS,

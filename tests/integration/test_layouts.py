@@ -60,7 +60,7 @@ def test_masks_are_uneven(one_rank: RunDir) -> None:
     """Otherwise a mean of means would pass for the token mean."""
     from trainwright.config.loading import load_frozen
     from trainwright.parallelism.batches import BatchReader
-    from trainwright.storage.training_data import TrainingData
+    from trainwright.storage.loading.training_data import TrainingData
 
     run = load_frozen(one_rank.run_yaml)
     reader = BatchReader(run, TrainingData.open(run.data), 0, 1)

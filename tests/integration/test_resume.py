@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from trainwright.storage.checkpoint import DATA_FILE, committed_steps
-from trainwright.storage.manifest import FILE_NAME
+from trainwright.storage.checkpoints.checkpoint import DATA_FILE, committed_steps
+from trainwright.storage.checkpoints.manifest import FILE_NAME
 
 from .real_runs import (
     LAYOUTS,

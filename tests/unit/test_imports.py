@@ -32,8 +32,8 @@ HEAVY = {
     "wandb": ("tracking/wandb_log.py", "tracking/sync.py"),
     "matplotlib": ("tracking/plot.py",),
     "submitit": ("launchers",),
-    "pyarrow": ("storage/inputs",),
-    "zstandard": ("storage/inputs",),
+    "pyarrow": ("storage/building/inputs",),
+    "zstandard": ("storage/building/inputs",),
 }
 _LIGHT_CONFIG = {"pydantic", "yaml"}  # all that config may take from others
 Import = tuple[str, bool, int]  # dotted name, whether it runs when its module is imported, line
@@ -78,7 +78,7 @@ def _at_top(tree: ast.Module) -> Iterator[ast.stmt]:
 
 
 def every_import() -> Iterator[tuple[str, str, Import]]:
-    """(place such as `storage/order.py:7`, folder, import) of the whole library."""
+    """(place such as `storage/loading/order.py:7`, folder, import) of the whole library."""
     for path, folder in modules():
         for found in imports_of(path):
             yield f"{path.relative_to(ROOT).as_posix()}:{found[2]}", folder, found

@@ -8,11 +8,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from trainwright.config.model import read_model
 from trainwright.config.rundir import RunDir, create_run_dir
-from trainwright.storage.checkpoint_writer import OwnedRectangle, files_written, prepare_folder, write_rank_files
-from trainwright.storage.manifest import Manifest, write_manifest
-from trainwright.storage.rectangles import Rectangle, matrix_shape
-from trainwright.storage.tensor_names import tensor_shapes
-from trainwright.storage.tensor_source import WEIGHT, Float32Array
+from trainwright.storage.checkpoints.checkpoint_writer import (
+    OwnedRectangle,
+    files_written,
+    prepare_folder,
+    write_rank_files,
+)
+from trainwright.storage.checkpoints.manifest import Manifest, write_manifest
+from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
+from trainwright.storage.checkpoints.tensor_names import tensor_shapes
+from trainwright.storage.checkpoints.tensor_source import WEIGHT, Float32Array
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

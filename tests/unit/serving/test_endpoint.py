@@ -25,7 +25,7 @@ from trainwright.serving.endpoint import (
 from trainwright.serving.launch import ServeOptions, check_port, local_vllm_python, make_spec
 from trainwright.serving.models import ServedModel, find_model
 from trainwright.serving.service import list_endpoints
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .small_run import make_run, write_checkpoint
 

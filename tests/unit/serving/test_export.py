@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trainwright.config.errors import FoundBad, UserError
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.serving.safetensors_file import to_bfloat16
-from trainwright.storage.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .small_run import LLAMA, make_run, weights_of
 
@@ -117,7 +117,7 @@ def test_bad_checkpoint_is_found_and_nothing_is_left(tmp_path: Path, harm: str) 
 
 def _bless(checkpoint: Path) -> None:
     """Write the changed file's checksum into the manifest, as if training itself had saved the value."""
-    from trainwright.storage.checkpoint import file_crc32c
+    from trainwright.storage.checkpoints.checkpoint import file_crc32c
 
     manifest = json.loads((checkpoint / "manifest.json").read_text())
     name = "rank-00000.safetensors"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from trainwright.storage.build import BuildOptions, build_store
-from trainwright.storage.sources import Selection
+from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.building.sources import Selection
 
 TEXT = "the quick brown fox jumps over lazy dogs and reads naïve 数据 of 1234 tokens; x = y + 1"
 WORDS = TEXT.split()

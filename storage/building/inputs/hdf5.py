@@ -1,0 +1,177 @@
+"""HDF5 files: documents as strings of a dataset, or token ids as `trainwright data export` writes them."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....config.errors import UserError
+from ...tokens.tokenizer import StoreTokenizer, take_tokenizer
+from .base import FieldFiles, Ids, Piece, Sized, TextInput, TokenInput, bad, cut, no_field, open_file, text_of
+
+FORMAT, FORMAT_VERSION = "trainwright tokens", 1
+TOKENS, DOCUMENTS, TOKENIZER, SHA256 = "tokens", "documents", "tokenizer", "sha256"
+CHUNK = 1 << 17
+"""Tokens, or offsets, of one chunk with its checksum."""
+_STRINGS = 256
+# What h5py raises where libhdf5 meets bytes that make no sense.
+_DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+
+
+def open_hdf5_input(path: str, field: str) -> TextInput | TokenInput:
+    """Token ids if the file says that it is one of ours, else the strings of dataset `field`.
+
+    Raises UserError naming the file if it is damaged.
+    """
+    with _open(path) as file:
+        try:
+            ours = file.attrs.get("format") == FORMAT
+        except _DAMAGED as error:
+            raise _damage(path, "its attributes", error) from None
+        if not ours:
+            _strings(path, file, field)
+            return FieldFiles(read_hdf5, (path,), field)
+        return _open_tokens(path, file)
+
+
+def read_hdf5(path: str, field: str) -> Iterator[Sized]:
+    """Documents of an HDF5 file: the strings of the one-dimensional dataset `field`.
+
+    HDF5 knows no null and, in strings of variable length, no NUL. Raises UserError naming file and document.
+    """
+    size_bytes = os.stat(path).st_size
+    before = 0
+    with _open(path) as file:
+        dataset = _strings(path, file, field)
+        for start in range(0, len(dataset), _STRINGS):
+            try:
+                values = dataset[start : start + _STRINGS].tolist()
+            except _DAMAGED as error:
+                raise _damage(path, f"document {start} or one of the next", error) from None
+            for number, value in enumerate(values, start):
+                place = size_bytes * (number + 1) // len(dataset)
+                yield text_of(value, path, f"document {number}", field), place - before
+                before = place
+
+
+def _strings(path: str, file: Any, field: str) -> Any:
+    import h5py
+
+    try:
+        dataset, names = file.get(field), list(file)
+    except _DAMAGED as error:
+        raise _damage(path, f"dataset {field!r}", error) from None
+    if not isinstance(dataset, h5py.Dataset):
+        raise no_field(path, "", field, names)
+    if dataset.ndim != 1 or h5py.check_string_dtype(dataset.dtype) is None:
+        remedy = "name a dataset of strings with --field"
+        raise bad(path, f"dataset {field!r} is {dataset.dtype} of shape {dataset.shape}, not a row of strings", remedy)
+    return dataset
+
+
+@dataclass(frozen=True)
+class Hdf5Tokens(TokenInput):
+    """A token store as one HDF5 file."""
+
+    path: str
+    tokens: int
+    documents: int
+    itemsize: int
+    tokenizer: StoreTokenizer
+
+    @property
+    def size_bytes(self) -> int:
+        return self.tokens * self.itemsize
+
+    def own_tokenizer(self) -> StoreTokenizer | None:
+        return self.tokenizer
+
+    def pieces(self) -> Iterator[Piece]:
+        with _open(self.path) as file:
+            yield from cut(self._blocks(file), self._ends(file))
+
+    def _blocks(self, file: Any) -> Iterator[Ids]:
+        for start in range(0, self.tokens, CHUNK):
+            stop = min(start + CHUNK, self.tokens)
+            yield _read(self.path, file, (TOKENS, start, stop))
+
+    def _ends(self, file: Any) -> Iterator[int]:
+        """Ends of documents: the starts of the next ones, and the end of all."""
+        before = -1
+        for start in range(0, self.documents, CHUNK):
+            stop = min(start + CHUNK, self.documents)
+            starts = _read(self.path, file, (DOCUMENTS, start, stop)).astype(np.int64)
+            wrong = np.diff(starts, prepend=before) < 1
+            if wrong.any() or (start == 0 and starts[0] != 0) or starts[-1] >= self.tokens:
+                number = start + int(wrong.argmax())
+                raise bad(self.path, f"document {number}: offsets do not ascend from 0 to {self.tokens}")
+            before = int(starts[-1])
+            yield from starts[1 if start == 0 else 0 :].tolist()
+        yield self.tokens
+
+
+def _read(path: str, file: Any, part: tuple[str, int, int]) -> Ids:
+    name, start, stop = part
+    try:
+        values: Ids = file[name][start:stop]
+    except _DAMAGED as error:
+        raise _damage(path, f"{name} {start} to {stop - 1}", error) from None
+    return values
+
+
+def _open_tokens(path: str, file: Any) -> Hdf5Tokens:
+    try:
+        attributes = dict(file.attrs)
+        version = int(attributes["format_version"])
+        shapes = {name: (file[name].shape, file[name].dtype) for name in (TOKENS, DOCUMENTS)}
+        count, documents = int(attributes["num_tokens"]), int(attributes["num_documents"])
+        files = {name: _text(dataset) for name, dataset in file[TOKENIZER].items()}
+    except _DAMAGED as error:
+        raise _damage(path, "attributes or tokenizer", error) from None
+    if version != FORMAT_VERSION:
+        raise bad(path, f"format_version {version} is unknown", "use a newer trainwright")
+    dtype = shapes[TOKENS][1]
+    if shapes != {TOKENS: ((count,), dtype), DOCUMENTS: ((documents,), np.dtype("<u8"))} or dtype.kind != "u":
+        raise bad(path, "the shapes of its datasets are not those that its attributes say")
+    tokenizer = _tokenizer(path, files)
+    if tokenizer.fingerprint() != attributes.get("tokenizer_fingerprint"):
+        raise bad(path, f"{TOKENIZER}: its tokenizer does not have the fingerprint that the file says")
+    return Hdf5Tokens(path, count, documents, dtype.itemsize, tokenizer)
+
+
+def _text(dataset: Any) -> str:
+    """A file of the tokenizer. Raises ValueError if its text is not the one that was written."""
+    data: bytes = dataset[()]
+    if hashlib.sha256(data).hexdigest() != dataset.attrs[SHA256]:
+        raise ValueError(f"{dataset.name} fails its SHA-256")
+    return data.decode("utf-8")
+
+
+def _tokenizer(path: str, files: dict[str, str]) -> StoreTokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            Path(folder, os.path.basename(name)).write_bytes(text.encode())
+        try:
+            return take_tokenizer(Path(folder))
+        except UserError as error:
+            raise bad(path, f"{TOKENIZER}: {error.problem}") from None
+
+
+def _open(path: str) -> Any:
+    import h5py
+
+    open_file(path).close()
+    try:
+        # Reading takes no lock: network filesystems often have none.
+        return h5py.File(path, "r", locking=False)
+    except _DAMAGED as error:
+        raise bad(path, f"not a whole HDF5 file ({error})") from None
+
+
+def _damage(path: str, place: str, error: Exception) -> UserError:
+    return bad(path, f"{place}: damaged ({error})")

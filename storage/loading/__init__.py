@@ -1,0 +1,1 @@
+"""From token stores to batches: the data order, mixtures, and what the trainer reads."""

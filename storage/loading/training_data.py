@@ -1,0 +1,95 @@
+"""What the trainer reads: batches by global position, out of one store or a mixture. The state is that one integer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config.data import DataConfig
+from ...config.errors import UserError
+from ...config.model import ModelShape
+from ..tokens.reader import TokenStore, open_store
+from .mixture import Mixture, quotas_of
+from .order import ORDER_VERSION, Order
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples at consecutive positions."""
+
+    tokens: NDArray[np.int64]
+    """[count, sequence_length + 1]: inputs are all but the last column, targets all but the first."""
+    starts: NDArray[np.bool_]
+    """Same shape: True where a token begins a document."""
+
+
+class TrainingData:
+    """Samples in the data order. The same config gives the same sample at a position on every rank and layout."""
+
+    order_version = ORDER_VERSION
+
+    def __init__(self, stores: list[TokenStore], data: DataConfig) -> None:
+        """See open."""
+        self._stores = stores
+        self._length = data.sequence_length
+        counts = [(store.num_tokens - 1) // data.sequence_length for store in stores]
+        self._orders = [Order(count, data.seed, data.window) for count in counts]
+        self._mixture = Mixture(quotas_of([source.weight for source in data.train]))
+        self.num_samples: int = sum(counts)
+        """Samples of sequence_length in all stores together."""
+
+    @classmethod
+    def open(cls, data: DataConfig) -> "TrainingData":
+        """Open the stores of a run file's data section.
+
+        Raises UserError for a store that is missing, too short or of another tokenizer, FoundBad for a damaged one.
+        """
+        stores = [open_store(Path(source.store)) for source in data.train]
+        for number, store in enumerate(stores):
+            if store.num_tokens <= data.sequence_length:
+                problem = f"{store.path} holds {store.num_tokens} tokens, too few for one sample"
+                remedy = f"lower data.sequence_length {data.sequence_length} or give a larger store"
+                raise UserError(f"data.train.{number}.store", problem, remedy)
+            if store.info.tokenizer_fingerprint != stores[0].info.tokenizer_fingerprint:
+                problem = f"{store.path} has another tokenizer than {stores[0].path}"
+                remedy = f"build it with --tokenizer {stores[0].tokenizer_folder}"
+                raise UserError(f"data.train.{number}.store", problem, remedy)
+        return cls(stores, data)
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        return self._stores[0].info.tokenizer_fingerprint
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """Folder with the tokenizer's files, in the first store."""
+        return self._stores[0].tokenizer_folder
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the tokenizer's largest id."""
+        return self._stores[0].info.vocab_size
+
+    @property
+    def end_of_document(self) -> int:
+        """Id of the token after each document."""
+        return self._stores[0].info.end_of_document
+
+    def check_model(self, model: ModelShape) -> None:
+        """Raises UserError unless the model has an embedding for every token of the tokenizer."""
+        if self.vocab_size > model.vocab_size:
+            problem = f"vocab_size {model.vocab_size} is below the {self.vocab_size} of {self.tokenizer_folder}"
+            raise UserError("model", problem, f"raise vocab_size to at least {self.vocab_size} or give another store")
+
+    def batch(self, position: int, count: int) -> Batch:
+        """Samples at positions position..position+count-1. Raises FoundBad naming the file if data is damaged."""
+        tokens = np.empty((count, self._length + 1), np.int64)
+        starts = np.empty((count, self._length + 1), bool)
+        sources, places = self._mixture.locate(np.arange(position, position + count, dtype=np.int64))
+        for number in np.unique(sources).tolist():
+            rows = np.flatnonzero(sources == number)
+            samples = self._orders[number].samples(places[rows])
+            tokens[rows] = self._stores[number].samples(samples, self._length)
+            starts[rows] = self._stores[number].starts(samples, self._length)
+        return Batch(tokens, starts)

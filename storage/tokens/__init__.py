@@ -1,0 +1,1 @@
+"""The token store: its format, writing, reading and checking it, and its tokenizer."""

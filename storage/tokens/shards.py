@@ -1,0 +1,142 @@
+"""The bytes of one Zarr v3 shard of tokens: inner chunks, each with its crc32c, then the index with its own.
+
+Zarr's `sharding_indexed` codec with the index at the end: per inner chunk its offset and size as two
+little-endian uint64 (all ones where a chunk is absent), and a crc32c over these.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config.errors import FoundBad
+
+REMEDY = "restore the file from a copy, or build the store again"
+ABSENT = (1 << 64) - 1
+CRC_BYTES = 4
+ZSTD_LEVEL = 3
+TOP_TOKENS = 8
+
+Tokens = NDArray[np.uint16] | NDArray[np.uint32]
+Bytes = NDArray[np.uint8]
+
+
+def crc32c(data: bytes | Bytes) -> bytes:
+    """Little-endian crc32c of read-only bytes, as Zarr's crc32c codec appends it."""
+    return int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+def fill_value(dtype: np.dtype[Any]) -> int:
+    """What pads the last inner chunk: the largest value, so that nobody takes it for a token of a small vocabulary."""
+    return int(np.iinfo(dtype).max)
+
+
+def encode_chunk(tokens: Tokens, length: int, compression: str) -> bytes:
+    """One inner chunk: tokens padded to `length`, little endian, zstd if asked, and the crc32c."""
+    padded = np.full(length, fill_value(tokens.dtype), tokens.dtype.newbyteorder("<"))
+    padded[: len(tokens)] = tokens
+    data = padded.tobytes()
+    if compression == "zstd":
+        from numcodecs.zstd import compress
+
+        data = bytes(compress(data, ZSTD_LEVEL))
+    return data + crc32c(data)
+
+
+def decode_chunk(data: Bytes, dtype: np.dtype[Any], compression: str) -> Tokens:
+    """Tokens of one inner chunk without its crc32c; a view of `data` if it is plain."""
+    if compression == "zstd":
+        from numcodecs.zstd import decompress
+
+        return np.frombuffer(decompress(np.ascontiguousarray(data)), dtype.newbyteorder("<"))
+    return data.view(dtype.newbyteorder("<"))
+
+
+@dataclass(frozen=True)
+class ShardSummary:
+    """What the store's attributes say of one shard."""
+
+    file: str
+    tokens: int
+    size_bytes: int
+    sha256: str
+    histogram: dict[str, Any]
+
+
+def summarise(counts: NDArray[np.int64]) -> dict[str, Any]:
+    """Summary of a histogram (int64 [vocabulary]): distinct ids, lowest, highest, the commonest, digest of all."""
+    seen = np.flatnonzero(counts)
+    top = sorted(seen.tolist(), key=lambda token: (-int(counts[token]), token))[:TOP_TOKENS]
+    return {
+        "distinct": len(seen),
+        "min": int(seen[0]),
+        "max": int(seen[-1]),
+        "top": [[token, int(counts[token])] for token in top],
+        "sha256": hashlib.sha256(counts.astype("<u8").tobytes()).hexdigest(),
+    }
+
+
+class ShardWriter:
+    """Writes one shard file beside its place and renames it there; the only writer of that file."""
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self.path = path
+        self._beside = path.with_name(f".{path.name}.tmp")
+        self._file = self._beside.open("wb")
+        self._index = np.full((num_chunks, 2), ABSENT, "<u8")
+        self._next = self._offset = 0
+        self._digest = hashlib.sha256()
+
+    def append(self, chunk: bytes) -> None:
+        """Add the next encoded inner chunk."""
+        self._index[self._next] = self._offset, len(chunk)
+        self._write(chunk)
+        self._next += 1
+
+    def publish(self) -> tuple[int, str]:
+        """Write the index, make it durable, rename it into place; size in bytes and SHA-256."""
+        index = self._index.tobytes()
+        self._write(index + crc32c(index))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._beside.rename(self.path)
+        return self._offset, self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file without publishing it."""
+        self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self._offset += len(data)
+
+
+def read_index(path: Path, num_chunks: int, num_used: int) -> NDArray[np.int64]:
+    """Offset and size of each used inner chunk of a shard file, int64 [num_used, 2].
+
+    Raises FoundBad naming the file if its index fails its crc32c or points outside the file.
+    """
+    size = num_chunks * 16 + CRC_BYTES
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end < size:
+            raise FoundBad(str(path), f"{end} bytes are too few for its index", REMEDY)
+        file.seek(end - size)
+        data = file.read(size)
+    if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+        raise FoundBad(str(path), "its index fails its crc32c", REMEDY)
+    index = np.frombuffer(data[:-CRC_BYTES], "<u8").reshape(num_chunks, 2)
+    used = index[:num_used]
+    limit = np.uint64(end - size)
+    # Compared without adding first: offset + size could wrap around.
+    good = (used[:, 1] > CRC_BYTES) & (used[:, 1] <= limit) & (used[:, 0] <= limit - np.minimum(used[:, 1], limit))
+    if not good.all() or (index[num_used:] != ABSENT).any():
+        raise FoundBad(str(path), "its index does not fit the file", REMEDY)
+    return used.astype(np.int64)

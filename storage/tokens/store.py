@@ -1,0 +1,206 @@
+"""What a token store says of itself: its zarr.json, as one checked value. docs/token-store.md describes the folder."""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...config.errors import FoundBad, UserError
+from .shards import REMEDY, ShardSummary, fill_value
+
+FORMAT_VERSION = 1
+COMPRESSIONS = ("none", "zstd")
+METADATA = "zarr.json"
+DOCUMENTS = "documents"
+TOKENIZER = "tokenizer"
+_ATTRIBUTES = "trainwright"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """Everything that zarr.json holds."""
+
+    tokens: int
+    documents: int
+    dtype: str
+    vocab_size: int
+    tokenizer_fingerprint: str
+    end_of_document: int
+    chunk_tokens: int
+    """Tokens of one inner chunk."""
+    shard_tokens: int
+    """Tokens of one shard but the last; a multiple of chunk_tokens."""
+    document_chunk: int
+    """Offsets in one chunk file of the document index."""
+    compression: str
+    generation: int
+    shards: tuple[ShardSummary, ...]
+    files: dict[str, dict[str, Any]]
+    """Size and SHA-256 of the other files, by path in the store."""
+
+    @property
+    def chunks_per_shard(self) -> int:
+        return self.shard_tokens // self.chunk_tokens
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.dtype)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the shards and of all files beside them but zarr.json."""
+        beside = (int(file["size_bytes"]) for file in self.files.values())
+        return sum(shard.size_bytes for shard in self.shards) + sum(beside)
+
+
+def dtype_for(vocab_size: int) -> str:
+    """uint16 as long as every token id fits."""
+    return "uint16" if vocab_size <= 1 << 16 else "uint32"
+
+
+def write_info(folder: Path, info: StoreInfo) -> None:
+    """Write zarr.json beside its place and rename it there; it is what makes the folder a store."""
+    record = _array(info.tokens, info.dtype, info.shard_tokens, [_sharding(info)])
+    record["attributes"] = {_ATTRIBUTES: {"format_version": FORMAT_VERSION, **_attributes(info)}}
+    record["attributes"][_ATTRIBUTES]["metadata_sha256"] = _digest(record)
+    write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
+
+
+def write_documents_info(folder: Path, documents: int, chunk: int) -> None:
+    """zarr.json of the document index: uint64 [documents], the place of each document's first token."""
+    record = _array(documents, "uint64", chunk, [_bytes_codec(), {"name": "crc32c"}])
+    write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, and rename it."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.rename(path)
+
+
+def read_info(store: Path) -> StoreInfo:
+    """Read and check zarr.json.
+
+    Raises UserError if `store` is no token store, FoundBad naming the file if it is one whose zarr.json is damaged.
+    """
+    path = store / METADATA
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        remedy = "give the folder that `trainwright data build` made"
+        raise UserError(str(store), "not a token store (it has no zarr.json)", remedy) from None
+    try:
+        record = json.loads(data)
+    except ValueError:
+        raise FoundBad(str(path), "not JSON", REMEDY) from None
+    attributes = _part(_part(record, "attributes"), _ATTRIBUTES)
+    if not isinstance(attributes, dict):
+        raise UserError(str(path), "not that of a token store", "give a folder that `trainwright data build` made")
+    if attributes.get("format_version") != FORMAT_VERSION:
+        version = attributes.get("format_version")
+        raise UserError(str(path), f"format_version {version!r} is unknown", "use a newer trainwright")
+    if attributes.pop("metadata_sha256", None) != _digest(record):
+        raise FoundBad(str(path), "its text was changed (metadata_sha256 differs)", REMEDY)
+    return _info(record, attributes)
+
+
+def _part(record: object, key: str) -> object:
+    return record.get(key) if isinstance(record, dict) else None
+
+
+def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
+    sharding = record["codecs"][0]["configuration"]
+    codecs = [codec["name"] for codec in sharding["codecs"]]
+    tokenizer, documents = attributes["tokenizer"], attributes["documents"]
+    return StoreInfo(
+        tokens=record["shape"][0],
+        documents=documents["count"],
+        dtype=record["data_type"],
+        vocab_size=tokenizer["vocab_size"],
+        tokenizer_fingerprint=tokenizer["fingerprint"],
+        end_of_document=tokenizer["end_of_document"],
+        chunk_tokens=sharding["chunk_shape"][0],
+        shard_tokens=record["chunk_grid"]["configuration"]["chunk_shape"][0],
+        document_chunk=documents["chunk"],
+        compression="zstd" if "zstd" in codecs else "none",
+        generation=attributes["generation"],
+        shards=tuple(ShardSummary(**shard) for shard in attributes["shards"]),
+        files=attributes["files"],
+    )
+
+
+def _attributes(info: StoreInfo) -> dict[str, Any]:
+    return {
+        "generation": info.generation,
+        "tokenizer": {
+            "folder": TOKENIZER,
+            "fingerprint": info.tokenizer_fingerprint,
+            "vocab_size": info.vocab_size,
+            "end_of_document": info.end_of_document,
+        },
+        "documents": {"array": DOCUMENTS, "count": info.documents, "chunk": info.document_chunk},
+        "shards": [asdict(shard) for shard in info.shards],
+        "files": info.files,
+    }
+
+
+def _array(length: int, dtype: str, chunk: int, codecs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [length],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value(np.dtype(dtype)),
+        "codecs": codecs,
+        "attributes": {},
+    }
+
+
+def _sharding(info: StoreInfo) -> dict[str, Any]:
+    codecs = [_bytes_codec()]
+    if info.compression == "zstd":
+        codecs.append({"name": "zstd", "configuration": {"level": 3, "checksum": False}})
+    index_codecs = [_bytes_codec(), {"name": "crc32c"}]
+    return {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": [info.chunk_tokens],
+            "codecs": [*codecs, {"name": "crc32c"}],
+            "index_codecs": index_codecs,
+            "index_location": "end",
+        },
+    }
+
+
+def _bytes_codec() -> dict[str, Any]:
+    return {"name": "bytes", "configuration": {"endian": "little"}}
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def with_files(info: StoreInfo, folder: Path, names: list[str]) -> StoreInfo:
+    """The info with size and digest of the named files of `folder`."""
+    files = {}
+    for name in sorted(names):
+        size, digest = file_digest(folder / name)
+        files[name] = {"size_bytes": size, "sha256": digest}
+    return replace(info, files=files)
+
+
+def file_digest(path: Path) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return file.tell(), digest

@@ -1,0 +1,90 @@
+"""Checks a token store to the last byte. Each check raises FoundBad with the file at fault."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ...config.errors import FoundBad
+from .documents import check_size
+from .reader import TokenStore, open_store
+from .shards import REMEDY, summarise
+from .store import TOKENIZER, StoreInfo, file_digest
+from .tokenizer import open_tokenizer
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes checked and the bytes in all."""
+
+
+def verify_store(path: Path, progress: Progress) -> StoreInfo:
+    """Check crc32c of every chunk, digests, histograms, token ids, the document index and the tokenizer.
+
+    Raises UserError if there is no store there, FoundBad naming the first file that is bad.
+    """
+    store = open_store(path)
+    _check_files(store)
+    done = 0
+    for number, shard in enumerate(store.info.shards):
+        _check_shard(store, number)
+        done += shard.size_bytes
+        progress(done, store.info.size_bytes)
+    _check_documents(store)
+    _check_tokenizer(store)
+    progress(store.info.size_bytes, store.info.size_bytes)
+    return store.info
+
+
+def _check_files(store: TokenStore) -> None:
+    for name, expected in store.info.files.items():
+        file = store.path / name
+        check_size(file, expected["size_bytes"])
+        if file_digest(file)[1] != expected["sha256"]:
+            raise FoundBad(str(file), "its SHA-256 is not the recorded one", REMEDY)
+
+
+def _check_shard(store: TokenStore, number: int) -> None:
+    info, shard = store.info, store.info.shards[number]
+    file = store.path / shard.file
+    counts = np.zeros(info.vocab_size, np.int64)
+    first = number * info.chunks_per_shard
+    left = shard.tokens
+    for chunk in range(first, first + -(-shard.tokens // info.chunk_tokens)):
+        tokens = store.chunk(chunk)[:left]
+        left -= len(tokens)
+        if int(tokens.max()) >= info.vocab_size:
+            problem = f"token id {int(tokens.max())} is not below the vocabulary's {info.vocab_size}"
+            raise FoundBad(str(file), problem, REMEDY)
+        counts += np.bincount(tokens, minlength=info.vocab_size)
+    if summarise(counts) != shard.histogram:
+        raise FoundBad(str(file), "its tokens do not have the recorded histogram", REMEDY)
+    if file_digest(file)[1] != shard.sha256:
+        raise FoundBad(str(file), "its SHA-256 is not the recorded one", REMEDY)
+
+
+def _check_documents(store: TokenStore) -> None:
+    """Offsets begin at 0, ascend, stay inside, and each follows an end-of-document token, as does the store's end."""
+    index, before = store.document_index, -1
+    for number in range(index.num_chunks):
+        starts = index.chunk(number).astype(np.int64)
+        steps = np.diff(starts, prepend=before)
+        if (steps < 1).any() or int(starts[-1]) >= store.num_tokens or (before < 0 and int(starts[0]) != 0):
+            raise FoundBad(str(index.file(number)), "document offsets are not ascending from 0 to the end", REMEDY)
+        _check_ends(store, np.append(starts, store.num_tokens) if number == index.num_chunks - 1 else starts, number)
+        before = int(starts[-1])
+
+
+def _check_ends(store: TokenStore, starts: np.ndarray[tuple[int], np.dtype[np.int64]], number: int) -> None:
+    length, end = store.info.chunk_tokens, store.info.end_of_document
+    ends = starts[starts > 0] - 1
+    chunks = ends // length
+    for chunk in np.unique(chunks).tolist():
+        places = ends[chunks == chunk] - chunk * length
+        if (store.chunk(chunk)[places] != end).any():
+            problem = f"a document does not end with token {end}"
+            raise FoundBad(str(store.document_index.file(number)), problem, REMEDY)
+
+
+def _check_tokenizer(store: TokenStore) -> None:
+    file = store.path / TOKENIZER / "tokenizer.json"
+    if open_tokenizer(store.path).fingerprint() != store.info.tokenizer_fingerprint:
+        raise FoundBad(str(file), "it is not the tokenizer that the store was built with", REMEDY)
