@@ -116,7 +116,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             bad = {"file": error.where, "problem": error.problem, "remedy": error.remedy}
             emit(arguments, {"store": str(arguments.store), "good": False, **bad}, "")
         raise
-    text = f"{arguments.store}: good, {info.tokens:,} tokens in {len(info.shards)} shards"
+    text = f"{arguments.store}: good, {info.tokens:,} tokens in {info.num_shards} shards"
     emit(arguments, {"store": str(arguments.store), "good": True, **_facts(info)}, text)
     return 0
 
@@ -140,7 +140,7 @@ def _facts(info: Any) -> dict[str, Any]:
         "vocab_size": info.vocab_size,
         "end_of_document": info.end_of_document,
         "tokenizer_fingerprint": info.tokenizer_fingerprint,
-        "shards": len(info.shards),
+        "shards": info.num_shards,
         "shard_tokens": info.shard_tokens,
         "chunk_tokens": info.chunk_tokens,
         "compression": info.compression,

@@ -52,6 +52,7 @@ def check_run(run: RunConfig) -> tuple[Layout, TrainingData]:
     model = read_model(Path(run.model))
     layout = layout_of(run, model)
     data = TrainingData.open(run.data)
+    data.check_files()
     data.check_model(model)
     _check_place(run.cluster)
     return layout, data

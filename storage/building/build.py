@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ...config.errors import UserError
 from ..durable import sync
-from ..tokens.store import COMPRESSIONS, TOKENIZER, StoreInfo, dtype_for, with_files, write_durably, write_info
+from ..tokens.inventory import take_inventory, write_inventory
+from ..tokens.store import COMPRESSIONS, TOKENIZER, StoreInfo, dtype_for, write_durably, write_info
 from ..tokens.tokenizer import StoreTokenizer
 from ..tokens.writer import DocumentWriter, TokenWriter
 from .build_folder import LOCK, folder_beside
@@ -107,6 +108,9 @@ def _write(
     if not documents.documents:
         raise _no_document(inputs)
     document_chunk = documents.finish()
+    names = [f"{TOKENIZER}/{name}" for name in tokenizer.files] + documents.files
+    inventory = take_inventory(folder, tuple(tokens.shards), names)
+    inventory_bytes, inventory_sha256 = write_inventory(folder, inventory)
     info = StoreInfo(
         tokens=tokens.tokens,
         documents=documents.documents,
@@ -119,11 +123,10 @@ def _write(
         document_chunk=document_chunk,
         compression=options.compression,
         generation=1,
-        shards=tuple(tokens.shards),
-        files={},
+        size_bytes=inventory.size_bytes,
+        inventory_bytes=inventory_bytes,
+        inventory_sha256=inventory_sha256,
     )
-    names = [f"{TOKENIZER}/{name}" for name in tokenizer.files] + documents.files
-    info = with_files(info, folder, names)
     write_info(folder, info)
     return info
 

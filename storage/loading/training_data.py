@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ...config.data import DataConfig
 from ...config.errors import UserError
 from ...config.model import ModelShape
-from ..tokens.reader import TokenStore, open_store
+from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
+from ..tokens.verify import check_presence
 from .mixture import Mixture, quotas_of
 from .order import ORDER_VERSION, Order
 
@@ -45,7 +46,8 @@ class TrainingData:
 
         Raises UserError for a store that is missing, too short or of another tokenizer, FoundBad for a damaged one.
         """
-        stores = [open_store(Path(source.store)) for source in data.train]
+        share = MAX_MAPPED // len(data.train)
+        stores = [open_store(Path(source.store), max_mapped=share) for source in data.train]
         for number, store in enumerate(stores):
             if store.num_tokens <= data.sequence_length:
                 problem = f"{store.path} holds {store.num_tokens} tokens, too few for one sample"
@@ -56,6 +58,11 @@ class TrainingData:
                 remedy = f"build it with --tokenizer {stores[0].tokenizer_folder}"
                 raise UserError(f"data.train.{number}.store", problem, remedy)
         return cls(stores, data)
+
+    def check_files(self) -> None:
+        """Check that no file of the stores is missing or cut off. Raises FoundBad naming it."""
+        for store in self._stores:
+            check_presence(store)
 
     @property
     def tokenizer_fingerprint(self) -> str:

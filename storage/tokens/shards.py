@@ -14,8 +14,6 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config.errors import FoundBad
-
 REMEDY = "restore the file from a copy, or build the store again"
 ABSENT = (1 << 64) - 1
 CRC_BYTES = 4
@@ -24,6 +22,8 @@ TOP_TOKENS = 8
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
+Index = NDArray[np.uint64]
+"""Offset and size in bytes of each inner chunk of a shard, [chunks, 2]."""
 
 
 def crc32c(data: bytes | Bytes) -> bytes:
@@ -116,27 +116,3 @@ class ShardWriter:
         self._file.write(data)
         self._digest.update(data)
         self._offset += len(data)
-
-
-def read_index(path: Path, num_chunks: int, num_used: int) -> NDArray[np.int64]:
-    """Offset and size of each used inner chunk of a shard file, int64 [num_used, 2].
-
-    Raises FoundBad naming the file if its index fails its crc32c or points outside the file.
-    """
-    size = num_chunks * 16 + CRC_BYTES
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end < size:
-            raise FoundBad(str(path), f"{end} bytes are too few for its index", REMEDY)
-        file.seek(end - size)
-        data = file.read(size)
-    if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
-        raise FoundBad(str(path), "its index fails its crc32c", REMEDY)
-    index = np.frombuffer(data[:-CRC_BYTES], "<u8").reshape(num_chunks, 2)
-    used = index[:num_used]
-    limit = np.uint64(end - size)
-    # Compared without adding first: offset + size could wrap around.
-    good = (used[:, 1] > CRC_BYTES) & (used[:, 1] <= limit) & (used[:, 0] <= limit - np.minimum(used[:, 1], limit))
-    if not good.all() or (index[num_used:] != ABSENT).any():
-        raise FoundBad(str(path), "its index does not fit the file", REMEDY)
-    return used.astype(np.int64)

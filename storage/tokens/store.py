@@ -3,26 +3,27 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ...config.errors import FoundBad, UserError
-from .shards import REMEDY, ShardSummary, fill_value
+from .shards import REMEDY, fill_value
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 COMPRESSIONS = ("none", "zstd")
 METADATA = "zarr.json"
 DOCUMENTS = "documents"
 TOKENIZER = "tokenizer"
+INVENTORY = "inventory.json"
 _ATTRIBUTES = "trainwright"
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreInfo:
-    """Everything that zarr.json holds."""
+    """Everything that zarr.json holds; its size does not depend on the store's."""
 
     tokens: int
     documents: int
@@ -38,9 +39,11 @@ class StoreInfo:
     """Offsets in one chunk file of the document index."""
     compression: str
     generation: int
-    shards: tuple[ShardSummary, ...]
-    files: dict[str, dict[str, Any]]
-    """Size and SHA-256 of the other files, by path in the store."""
+    size_bytes: int
+    """Bytes of the shards and of all files that the inventory names."""
+    inventory_bytes: int
+    """Size of inventory.json."""
+    inventory_sha256: str
 
     @property
     def chunks_per_shard(self) -> int:
@@ -51,10 +54,13 @@ class StoreInfo:
         return np.dtype(self.dtype)
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of the shards and of all files beside them but zarr.json."""
-        beside = (int(file["size_bytes"]) for file in self.files.values())
-        return sum(shard.size_bytes for shard in self.shards) + sum(beside)
+    def num_shards(self) -> int:
+        return -(-self.tokens // self.shard_tokens)
+
+    @property
+    def num_chunks(self) -> int:
+        """Inner chunks in use, in all shards."""
+        return -(-self.tokens // self.chunk_tokens)
 
 
 def dtype_for(vocab_size: int) -> str:
@@ -106,7 +112,8 @@ def read_info(store: Path) -> StoreInfo:
         raise UserError(str(path), "not that of a token store", "give a folder that `trainwright data build` made")
     if attributes.get("format_version") != FORMAT_VERSION:
         version = attributes.get("format_version")
-        raise UserError(str(path), f"format_version {version!r} is unknown", "use a newer trainwright")
+        remedy = "build the store again" if version == 1 else "use a newer trainwright"
+        raise UserError(str(path), f"format_version {version!r} is not {FORMAT_VERSION}", remedy)
     if attributes.pop("metadata_sha256", None) != _digest(record):
         raise FoundBad(str(path), "its text was changed (metadata_sha256 differs)", REMEDY)
     return _info(record, attributes)
@@ -132,8 +139,9 @@ def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
         document_chunk=documents["chunk"],
         compression="zstd" if "zstd" in codecs else "none",
         generation=attributes["generation"],
-        shards=tuple(ShardSummary(**shard) for shard in attributes["shards"]),
-        files=attributes["files"],
+        size_bytes=attributes["size_bytes"],
+        inventory_bytes=attributes["inventory"]["size_bytes"],
+        inventory_sha256=attributes["inventory"]["sha256"],
     )
 
 
@@ -147,8 +155,8 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
             "end_of_document": info.end_of_document,
         },
         "documents": {"array": DOCUMENTS, "count": info.documents, "chunk": info.document_chunk},
-        "shards": [asdict(shard) for shard in info.shards],
-        "files": info.files,
+        "size_bytes": info.size_bytes,
+        "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
     }
 
 
@@ -188,15 +196,6 @@ def _bytes_codec() -> dict[str, Any]:
 
 def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def with_files(info: StoreInfo, folder: Path, names: list[str]) -> StoreInfo:
-    """The info with size and digest of the named files of `folder`."""
-    files = {}
-    for name in sorted(names):
-        size, digest = file_digest(folder / name)
-        files[name] = {"size_bytes": size, "sha256": digest}
-    return replace(info, files=files)
 
 
 def file_digest(path: Path) -> tuple[int, str]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from ...config.errors import FoundBad
 from .documents import check_size
+from .inventory import Inventory, read_inventory
 from .reader import TokenStore, open_store
-from .shards import REMEDY, summarise
+from .shards import REMEDY, ShardSummary, summarise
 from .store import TOKENIZER, StoreInfo, file_digest
 from .tokenizer import open_tokenizer
 
@@ -22,10 +23,11 @@ def verify_store(path: Path, progress: Progress) -> StoreInfo:
     Raises UserError if there is no store there, FoundBad naming the first file that is bad.
     """
     store = open_store(path)
-    _check_files(store)
+    inventory = check_presence(store)
+    _check_files(store, inventory)
     done = 0
-    for number, shard in enumerate(store.info.shards):
-        _check_shard(store, number)
+    for number, shard in enumerate(inventory.shards):
+        _check_shard(store, number, shard)
         done += shard.size_bytes
         progress(done, store.info.size_bytes)
     _check_documents(store)
@@ -34,22 +36,35 @@ def verify_store(path: Path, progress: Progress) -> StoreInfo:
     return store.info
 
 
-def _check_files(store: TokenStore) -> None:
-    for name, expected in store.info.files.items():
+def check_presence(store: TokenStore) -> Inventory:
+    """Check that every file is there and as long as it should be; nothing but inventory.json is read.
+
+    Raises FoundBad naming the first file that is missing or has another size.
+    """
+    inventory = read_inventory(store.path, store.info)
+    for shard in inventory.shards:
+        check_size(store.path / shard.file, shard.size_bytes)
+    for name, expected in inventory.files.items():
+        check_size(store.path / name, expected["size_bytes"])
+    return inventory
+
+
+def _check_files(store: TokenStore, inventory: Inventory) -> None:
+    for name, expected in inventory.files.items():
         file = store.path / name
-        check_size(file, expected["size_bytes"])
         if file_digest(file)[1] != expected["sha256"]:
             raise FoundBad(str(file), "its SHA-256 is not the recorded one", REMEDY)
 
 
-def _check_shard(store: TokenStore, number: int) -> None:
-    info, shard = store.info, store.info.shards[number]
+def _check_shard(store: TokenStore, number: int, shard: ShardSummary) -> None:
+    info = store.info
     file = store.path / shard.file
     counts = np.zeros(info.vocab_size, np.int64)
     first = number * info.chunks_per_shard
     left = shard.tokens
     for chunk in range(first, first + -(-shard.tokens // info.chunk_tokens)):
-        tokens = store.chunk(chunk)[:left]
+        start = chunk * info.chunk_tokens
+        tokens = store.read(start, start + min(left, info.chunk_tokens))
         left -= len(tokens)
         if int(tokens.max()) >= info.vocab_size:
             problem = f"token id {int(tokens.max())} is not below the vocabulary's {info.vocab_size}"
@@ -79,7 +94,7 @@ def _check_ends(store: TokenStore, starts: np.ndarray[tuple[int], np.dtype[np.in
     chunks = ends // length
     for chunk in np.unique(chunks).tolist():
         places = ends[chunks == chunk] - chunk * length
-        if (store.chunk(chunk)[places] != end).any():
+        if (store.read(chunk * length, min((chunk + 1) * length, store.num_tokens))[places] != end).any():
             problem = f"a document does not end with token {end}"
             raise FoundBad(str(store.document_index.file(number)), problem, REMEDY)
 

@@ -53,7 +53,7 @@ def test_equal_tokens(tmp_path: Path, read: Read, compression: str, large_vocabu
     store = open_store(path)
     tokens = read(path)
     assert tokens.dtype == (np.uint32 if large_vocabulary else np.uint16)
-    assert len(store.info.shards) >= 4
+    assert store.info.num_shards >= 4
     assert store.num_tokens % 1024 != 0
     assert np.array_equal(tokens, store.read(0, store.num_tokens))
     starts = read(path / "documents")

@@ -42,7 +42,7 @@ def test_tokens_are_those_of_the_tokenizer(make_store: Make, text_folder: Path, 
     store = open_store(path)
     assert store.read(0, store.num_tokens).tolist() == tokens
     assert store.document_index.within(0, store.num_tokens).tolist() == starts
-    assert len(store.info.shards) == -(-len(tokens) // 2048) > 2
+    assert store.info.num_shards == -(-len(tokens) // 2048) > 2
     assert store.info.dtype == "uint16"
     assert tokenizer.token_to_id("<|endoftext|>") == 0
 

@@ -1,17 +1,50 @@
 """The reader: any range, samples, document beginnings, and damage found when it is touched."""
 
+import errno
 import os
 import random
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from trainwright.config.errors import FoundBad, UserError
-from trainwright.storage.tokens.reader import open_store
+from trainwright.storage.tokens.inventory import take_inventory, write_inventory
+from trainwright.storage.tokens.reader import How, TokenStore, open_store
+from trainwright.storage.tokens.store import write_info
+from trainwright.storage.tokens.verify import check_presence
+from trainwright.storage.tokens.writer import DocumentWriter, TokenWriter
 
 Make = Callable[..., Path]
+WAYS: list[tuple[How, str]] = [("map", "none"), ("plain", "none"), ("map", "zstd")]
+every_way = pytest.mark.parametrize(("how", "compression"), WAYS, ids=["map", "plain", "zstd"])
+
+
+def write_wide(store: TokenStore, folder: Path) -> None:
+    """The same tokens as ids from 70,000 on, which take 32 bits."""
+    folder.mkdir()
+    info, vocab_size = store.info, 70_000 + store.info.vocab_size
+    tokens = TokenWriter(folder, vocab_size, info.chunk_tokens, info.shard_tokens, info.compression)
+    tokens.append(store.read(0, store.num_tokens).astype(np.uint32) + 70_000)
+    tokens.finish()
+    documents = DocumentWriter(folder)
+    documents.append(0)
+    chunk = documents.finish()
+    size, digest = write_inventory(folder, take_inventory(folder, tuple(tokens.shards), documents.files))
+    changes: dict[str, Any] = {"dtype": "uint32", "vocab_size": vocab_size, "documents": 1, "document_chunk": chunk}
+    write_info(folder, replace(info, **changes, inventory_bytes=size, inventory_sha256=digest))
+
+
+def read_all(store: TokenStore) -> None:
+    store.read(0, store.num_tokens)
 
 
 def flip(path: Path, place: int) -> None:
@@ -23,23 +56,73 @@ def flip(path: Path, place: int) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_ranges_and_samples_are_slices_of_the_whole(make_store: Make, rng: random.Random, compression: str) -> None:
-    store = open_store(make_store(compression=compression))
+@every_way
+def test_ranges_and_samples_are_slices_of_the_whole(
+    make_store: Make, rng: random.Random, how: How, compression: str
+) -> None:
+    store = open_store(make_store(compression=compression), how=how)
     whole = store.read(0, store.num_tokens).astype(np.int64)
     for _ in range(50):
         low, high = sorted(rng.choices(range(store.num_tokens + 1), k=2))
         assert np.array_equal(store.read(low, high), whole[low:high])
-    length = 50
-    numbers = np.array(rng.choices(range((store.num_tokens - 1) // length), k=30))
-    expected = [whole[number * length : number * length + length + 1] for number in numbers]
-    samples = store.samples(numbers, length)
-    assert samples.dtype == np.int64
-    assert np.array_equal(samples, expected)
-    begins = np.zeros(len(whole), bool)
-    begins[store.document_index.within(0, len(whole))] = True
-    expected = [begins[number * length : number * length + length + 1] for number in numbers]
-    assert np.array_equal(store.starts(numbers, length), expected)
+    for length in (50, 5000):  # longer than two shards
+        numbers = np.array(rng.choices(range((store.num_tokens - 1) // length), k=30))
+        slices = [slice(number * length, number * length + length + 1) for number in numbers]
+        expected = [whole[each] for each in slices]
+        samples = store.samples(numbers, length)
+        assert samples.dtype == np.int64
+        assert np.array_equal(samples, expected)
+        for dtype in (np.uint16, np.uint32, np.int64):
+            out = np.full((31, length + 1), 7, dtype)
+            store.will_need(numbers, length)
+            store.samples_into(numbers, out, np.arange(30, 0, -1))
+            assert np.array_equal(out[:0:-1], expected)
+            assert (out[0] == 7).all()
+        begins = np.zeros(len(whole), bool)
+        begins[store.document_index.within(0, len(whole))] = True
+        assert np.array_equal(store.starts(numbers, length), [begins[each] for each in slices])
+
+
+@every_way
+def test_tokens_of_a_large_vocabulary(make_store: Make, how: How, compression: str, tmp_path: Path) -> None:
+    store = open_store(make_store(compression=compression), how=how)
+    write_wide(store, tmp_path / "wide")
+    wide = open_store(tmp_path / "wide", how=how)
+    assert wide.read(0, 1).dtype == np.uint32
+    assert np.array_equal(wide.read(0, wide.num_tokens), store.read(0, store.num_tokens).astype(np.uint32) + 70_000)
+    numbers = np.arange(20)
+    assert np.array_equal(wide.samples(numbers, 100), store.samples(numbers, 100) + 70_000)
+
+
+@every_way
+def test_more_shards_than_may_be_held(make_store: Make, rng: random.Random, how: How, compression: str) -> None:
+    path = make_store(compression=compression, shard_tokens=1024)
+    store = open_store(path, how=how, max_mapped=2, max_decoded=2)
+    whole = open_store(path).read(0, store.num_tokens)
+    for length in (60, 3000):
+        numbers = np.array(rng.choices(range((store.num_tokens - 1) // length), k=40))
+        for number, sample in zip(numbers.tolist(), store.samples(numbers, length), strict=True):
+            assert np.array_equal(sample, whole[number * length : number * length + length + 1])
+
+
+def test_maps_are_bounded_and_need_no_open_file(make_store: Make) -> None:
+    store = open_store(make_store(shard_tokens=1024), max_mapped=3)
+    files = len(os.listdir("/proc/self/fd"))
+    store.samples(np.arange((store.num_tokens - 1) // 100), 100)
+    assert Path("/proc/self/maps").read_text().count(f"{store.path}/c/") == 3
+    assert len(os.listdir("/proc/self/fd")) == files
+    store.close()
+    assert f"{store.path}/c/" not in Path("/proc/self/maps").read_text()
+
+
+@every_way
+def test_threads_may_share_a_store(make_store: Make, how: How, compression: str) -> None:
+    store = open_store(make_store(compression=compression, shard_tokens=1024), how=how, max_mapped=2, max_decoded=4)
+    numbers = np.arange((store.num_tokens - 1) // 40)
+    expected = store.samples(numbers, 40)
+    with ThreadPoolExecutor(4) as pool:
+        for samples in pool.map(lambda _: store.samples(numbers, 40), range(16)):
+            assert np.array_equal(samples, expected)
 
 
 def test_a_range_outside_the_store_is_our_fault(make_store: Make) -> None:
@@ -48,36 +131,86 @@ def test_a_range_outside_the_store_is_our_fault(make_store: Make) -> None:
         store.read(0, store.num_tokens + 1)
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd"])
-def test_a_flipped_bit_is_found_when_its_chunk_is_touched(make_store: Make, compression: str) -> None:
+@every_way
+def test_a_flipped_bit_is_found_when_its_chunk_is_touched(make_store: Make, how: How, compression: str) -> None:
     path = make_store(compression=compression)
     flip(path / "c" / "1", 100)
-    store = open_store(path)
+    store = open_store(path, how=how)
     store.read(0, 2048)
-    with pytest.raises(FoundBad, match=r"c/1: inner chunk 0 fails its crc32c"):
-        store.read(2040, 2050)
+    for _ in range(2):  # and again, when it is asked for again
+        with pytest.raises(FoundBad, match=r"c/1: inner chunk 0 fails its crc32c"):
+            store.read(2040, 2050)
+        with pytest.raises(FoundBad, match=r"c/1: inner chunk 0 fails its crc32c"):
+            store.samples(np.array([5, 30, 41]), 50)
 
 
-def test_a_damaged_index_is_found_at_once(make_store: Make) -> None:
-    path = make_store()
-    flip(path / "c" / "0", -10)
-    with pytest.raises(FoundBad, match=r"c/0: its index fails its crc32c"):
-        open_store(path)
+@every_way
+def test_a_damaged_index_is_found_when_its_shard_is_touched(make_store: Make, how: How, compression: str) -> None:
+    path = make_store(compression=compression)
+    flip(path / "c" / "1", -10)
+    store = open_store(path, how=how)
+    store.read(0, 2048)
+    with pytest.raises(FoundBad, match=r"c/1: its index fails its crc32c"):
+        read_all(store)
 
 
-def test_a_truncated_or_missing_file_is_found_at_once(make_store: Make) -> None:
-    path = make_store()
+@every_way
+def test_a_truncated_missing_or_forbidden_file_is_named(
+    make_store: Make, monkeypatch: pytest.MonkeyPatch, how: How, compression: str
+) -> None:
+    path = make_store(compression=compression)
     data = (path / "c" / "1").read_bytes()
     (path / "c" / "1").write_bytes(data[:-7])
+    with pytest.raises(FoundBad, match=r"c/1: .*truncated"):
+        read_all(open_store(path, how=how))
     with pytest.raises(FoundBad, match=r"c/1: truncated \(\d+ bytes instead of \d+\)"):
-        open_store(path)
+        check_presence(open_store(path, how=how))
+    (path / "c" / "1").write_bytes(b"")
+    with pytest.raises(FoundBad, match=r"c/1: truncated"):
+        read_all(open_store(path, how=how))
     (path / "c" / "1").unlink()
     with pytest.raises(FoundBad, match=r"c/1: missing"):
-        open_store(path)
+        read_all(open_store(path, how=how))
     (path / "c" / "1").write_bytes(data)
     (path / "documents" / "c" / "0").unlink()
     with pytest.raises(FoundBad, match=r"documents/c/0: missing"):
-        open_store(path)
+        open_store(path).starts(np.arange(3), 50)
+    refuse = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr("trainwright.storage.tokens.shard_files.os.open", Mock(side_effect=refuse))  # root may open all
+    with pytest.raises(FoundBad, match=r"c/0: cannot be opened \(Permission denied\)"):
+        read_all(open_store(path, how=how))
+
+
+@pytest.mark.parametrize("how", ["map", "plain"])
+def test_a_file_that_is_cut_off_while_it_is_open_is_named(make_store: Make, how: How) -> None:
+    """A mapped page that is gone raises SIGBUS, which would end the process."""
+    path = make_store(shard_tokens=1 << 16)
+    store = open_store(path, how=how)
+    store.read(0, 1)
+    os.truncate(path / "c" / "0", 8192)
+    with pytest.raises(FoundBad, match=r"c/0: (inner chunk \d cannot be read any more|truncated: it ends before byte)"):
+        store.read(0, store.num_tokens)
+    with pytest.raises(FoundBad, match=r"c/0: "):
+        store.samples(np.arange(60, 110), 100)
+    assert store.read(0, 100).tolist() == store.read(0, 100).tolist()  # what was checked before is still there
+
+
+def test_a_bus_error_elsewhere_still_ends_the_process(make_store: Make, tmp_path: Path) -> None:
+    """The handler is there while tokens are read, and no longer."""
+    program = f"""
+import mmap, os
+from pathlib import Path
+from trainwright.storage.tokens.reader import open_store
+store = open_store(Path({str(make_store())!r}))
+store.read(0, store.num_tokens)
+with open({str(tmp_path / "other")!r}, "w+b") as file:
+    file.write(bytes(8192)); file.flush()
+    other = mmap.mmap(file.fileno(), 8192)
+    os.truncate(file.fileno(), 0)
+    other[5000]
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
+    assert done.returncode == -signal.SIGBUS
 
 
 def test_a_damaged_zarr_json_is_found_at_once(make_store: Make) -> None:

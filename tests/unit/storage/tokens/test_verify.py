@@ -5,13 +5,15 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from trainwright.config.errors import FoundBad
 from trainwright.storage.tokens import store as store_module
-from trainwright.storage.tokens.shards import crc32c
+from trainwright.storage.tokens.inventory import take_inventory, write_inventory
+from trainwright.storage.tokens.shards import ShardSummary, crc32c
 from trainwright.storage.tokens.store import file_digest
 from trainwright.storage.tokens.verify import verify_store
 
@@ -51,7 +53,7 @@ def test_a_flipped_bit_anywhere_is_found_in_its_file(
         shutil.rmtree(copy)
 
 
-@pytest.mark.parametrize("name", ["c/0", "c/2", "documents/c/0", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("name", ["c/0", "c/2", "documents/c/0", "tokenizer/tokenizer.json", "inventory.json"])
 def test_missing_and_truncated_files_are_named(make_store: Make, name: str) -> None:
     path = make_store()
     data = (path / name).read_bytes()
@@ -63,16 +65,19 @@ def test_missing_and_truncated_files_are_named(make_store: Make, name: str) -> N
         check(path)
 
 
-def rewrite(path: Path, change: Callable[[dict[str, object]], None]) -> None:
-    """Change the attributes of a store so that all digests agree again: what a faulty writer would leave."""
+def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Change attributes and inventory of a store so that all digests agree again: what a faulty writer would leave."""
     record = json.loads((path / "zarr.json").read_text())
     attributes = record["attributes"]["trainwright"]
-    change(attributes)
-    for name in attributes["files"]:
-        size, digest = file_digest(path / name)
-        attributes["files"][name] = {"size_bytes": size, "sha256": digest}
-    for shard in attributes["shards"]:
-        shard["size_bytes"], shard["sha256"] = file_digest(path / shard["file"])
+    inventory = json.loads((path / "inventory.json").read_text())
+    change(attributes, inventory)
+    shards = []
+    for shard in inventory["shards"]:
+        size, digest = file_digest(path / shard["file"])
+        shards.append(ShardSummary(**{**shard, "size_bytes": size, "sha256": digest}))
+    taken = take_inventory(path, tuple(shards), list(inventory["files"]))
+    size, digest = write_inventory(path, taken)
+    attributes["inventory"] |= {"size_bytes": size, "sha256": digest}
     attributes.pop("metadata_sha256")
     attributes["metadata_sha256"] = store_module._digest(record)
     (path / "zarr.json").write_text(json.dumps(record))
@@ -81,8 +86,8 @@ def rewrite(path: Path, change: Callable[[dict[str, object]], None]) -> None:
 def test_a_token_outside_the_vocabulary_is_found(make_store: Make) -> None:
     path = make_store()
 
-    def shrink(attributes: dict[str, object]) -> None:
-        attributes["tokenizer"]["vocab_size"] = 290  # type: ignore[index]
+    def shrink(attributes: dict[str, Any], inventory: dict[str, Any]) -> None:
+        attributes["tokenizer"]["vocab_size"] = 290
 
     rewrite(path, shrink)
     with pytest.raises(FoundBad, match=r"c/0: token id \d+ is not below the vocabulary's 290"):
@@ -92,8 +97,8 @@ def test_a_token_outside_the_vocabulary_is_found(make_store: Make) -> None:
 def test_a_wrong_histogram_is_found(make_store: Make) -> None:
     path = make_store()
 
-    def miscount(attributes: dict[str, object]) -> None:
-        attributes["shards"][1]["histogram"]["distinct"] += 1  # type: ignore[index]
+    def miscount(attributes: dict[str, Any], inventory: dict[str, Any]) -> None:
+        inventory["shards"][1]["histogram"]["distinct"] += 1
 
     rewrite(path, miscount)
     with pytest.raises(FoundBad, match=r"c/1: its tokens do not have the recorded histogram"):
@@ -111,7 +116,7 @@ def test_an_inconsistent_document_index_is_found(make_store: Make, row: int, val
     starts[row] = starts[row] + 1 if value is None else value
     data = starts.tobytes()
     file.write_bytes(data + crc32c(data))
-    rewrite(path, lambda attributes: None)
+    rewrite(path, lambda attributes, inventory: None)
     with pytest.raises(FoundBad, match=f"documents/c/0: .*{problem}"):
         check(path)
 
@@ -119,6 +124,6 @@ def test_an_inconsistent_document_index_is_found(make_store: Make, row: int, val
 def test_another_tokenizer_in_its_place_is_found(make_store: Make) -> None:
     path, other = make_store(), make_store("other.zarr", vocab_size=280)
     shutil.copy(other / "tokenizer" / "tokenizer.json", path / "tokenizer" / "tokenizer.json")
-    rewrite(path, lambda attributes: None)
+    rewrite(path, lambda attributes, inventory: None)
     with pytest.raises(FoundBad, match=r"tokenizer/tokenizer\.json: it is not the tokenizer"):
         check(path)

@@ -1,0 +1,391 @@
+/* Gathers samples out of mapped shards of a token store: checked, widened, in one call, without the interpreter's lock.
+ *
+ * A shard of a plain store is chunk after chunk, each of `chunk_tokens` little-endian tokens and their crc32c. A chunk's
+ * crc32c is checked when it is first touched. A page that cannot be read (a file cut off under our feet, a disk that
+ * fails) raises SIGBUS; it is caught here and told like any other damage, instead of ending the process.
+ *
+ * Built for the stable ABI, so that one wheel serves every Python from 3.11 on.
+ */
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "tokens are little endian; on this machine trainwright reads them with NumPy"
+#endif
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define ONLY_WITH_SSE42 __attribute__((target("sse4.2")))
+#elif defined(__ARM_FEATURE_CRC32)
+#include <arm_acle.h>
+#endif
+
+enum { CRC_BYTES = 4 };
+/* What gather tells; storage/tokens/shard_map.py has the same numbers. */
+enum status { DONE = 0, NOT_MAPPED = 1, BAD_CRC = 2, UNREADABLE = 3 };
+
+/* ---- crc32c ------------------------------------------------------------------------------------------------------ */
+
+enum { POLYNOMIAL = 0x82F63B78u, LONG = 4096, SHORT = 256 };
+static uint32_t byte_table[8][256];
+static uint32_t long_shift[4][256], short_shift[4][256];
+
+/* The crc of a message followed by `length` zero bytes is a linear function of the message's crc: four tables. */
+static void make_shift(uint32_t table[4][256], size_t length) {
+    uint32_t column[32];
+    for (int bit = 0; bit < 32; bit++) {
+        uint32_t crc = 1u << bit;
+        for (size_t i = 0; i < length; i++)
+            crc = byte_table[0][crc & 0xFF] ^ (crc >> 8);
+        column[bit] = crc;
+    }
+    for (int byte = 0; byte < 4; byte++)
+        for (int value = 0; value < 256; value++) {
+            uint32_t sum = 0;
+            for (int bit = 0; bit < 8; bit++)
+                if (value >> bit & 1)
+                    sum ^= column[byte * 8 + bit];
+            table[byte][value] = sum;
+        }
+}
+
+static void make_tables(void) {
+    for (uint32_t value = 0; value < 256; value++) {
+        uint32_t crc = value;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc & 1 ? POLYNOMIAL ^ (crc >> 1) : crc >> 1;
+        byte_table[0][value] = crc;
+    }
+    for (int row = 1; row < 8; row++)
+        for (int value = 0; value < 256; value++)
+            byte_table[row][value] = byte_table[0][byte_table[row - 1][value] & 0xFF] ^ (byte_table[row - 1][value] >> 8);
+    make_shift(long_shift, LONG);
+    make_shift(short_shift, SHORT);
+}
+
+#if defined(__x86_64__) || defined(__ARM_FEATURE_CRC32)
+static uint32_t shifted(uint32_t table[4][256], uint32_t crc) {
+    return table[0][crc & 0xFF] ^ table[1][crc >> 8 & 0xFF] ^ table[2][crc >> 16 & 0xFF] ^ table[3][crc >> 24];
+}
+#endif
+
+static uint64_t word_at(const uint8_t *data) {
+    uint64_t word;
+    memcpy(&word, data, 8);
+    return word;
+}
+
+static uint32_t crc_by_table(uint32_t crc, const uint8_t *data, size_t size) {
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word = word_at(data) ^ crc;
+        crc = 0;
+        for (int byte = 0; byte < 8; byte++)
+            crc ^= byte_table[7 - byte][word >> (8 * byte) & 0xFF];
+    }
+    for (; size; data++, size--)
+        crc = byte_table[0][(crc ^ *data) & 0xFF] ^ (crc >> 8);
+    return crc;
+}
+
+/* The instruction takes three cycles and can start every cycle: three runs side by side, joined by the shifts. */
+#define CRC_WITH_INSTRUCTION(NAME, TARGET, STEP8, STEP1)                                                               \
+    TARGET static size_t NAME##_runs(uint32_t *crc, const uint8_t *data, size_t size, size_t run,                      \
+                                     uint32_t shift[4][256]) {                                                         \
+        size_t done = 0;                                                                                               \
+        for (; size - done >= 3 * run; done += 3 * run) {                                                              \
+            uint64_t a = *crc, b = 0, c = 0;                                                                           \
+            const uint8_t *at = data + done;                                                                           \
+            for (size_t i = 0; i < run; i += 8) {                                                                      \
+                a = STEP8(a, word_at(at + i));                                                                         \
+                b = STEP8(b, word_at(at + run + i));                                                                   \
+                c = STEP8(c, word_at(at + 2 * run + i));                                                               \
+            }                                                                                                          \
+            *crc = shifted(shift, shifted(shift, (uint32_t)a) ^ (uint32_t)b) ^ (uint32_t)c;                            \
+        }                                                                                                              \
+        return done;                                                                                                   \
+    }                                                                                                                  \
+    TARGET static uint32_t NAME(uint32_t crc, const uint8_t *data, size_t size) {                                      \
+        size_t done = NAME##_runs(&crc, data, size, LONG, long_shift);                                                 \
+        done += NAME##_runs(&crc, data + done, size - done, SHORT, short_shift);                                       \
+        for (; size - done >= 8; done += 8)                                                                            \
+            crc = (uint32_t)STEP8(crc, word_at(data + done));                                                          \
+        for (; done < size; done++)                                                                                    \
+            crc = STEP1(crc, data[done]);                                                                              \
+        return crc;                                                                                                    \
+    }
+
+#if defined(__x86_64__)
+CRC_WITH_INSTRUCTION(crc_by_instruction, ONLY_WITH_SSE42, _mm_crc32_u64, _mm_crc32_u8)
+#elif defined(__ARM_FEATURE_CRC32)
+CRC_WITH_INSTRUCTION(crc_by_instruction, , __crc32cd, __crc32cb)
+#endif
+
+static uint32_t (*update)(uint32_t, const uint8_t *, size_t) = crc_by_table;
+
+static uint32_t crc32c_of(const uint8_t *data, size_t size) { return ~update(~0u, data, size); }
+
+/* ---- pages that cannot be read ----------------------------------------------------------------------------------- */
+
+static __thread sigjmp_buf *volatile fault_return; /* where this thread goes on, while it reads mapped pages */
+static pthread_mutex_t handler_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sigaction handler_before;
+static int handler_users;
+
+static void on_fault(int signal_number) {
+    if (fault_return)
+        siglongjmp(*fault_return, 1);
+    sigaction(signal_number, &handler_before, NULL); /* not ours: on return the fault comes again, to whom it was meant */
+}
+
+static void begin_reading(void) {
+    pthread_mutex_lock(&handler_lock);
+    if (handler_users++ == 0) {
+        struct sigaction ours = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
+        sigemptyset(&ours.sa_mask);
+        sigaction(SIGBUS, &ours, &handler_before);
+    }
+    pthread_mutex_unlock(&handler_lock);
+}
+
+static void end_reading(void) {
+    fault_return = NULL;
+    pthread_mutex_lock(&handler_lock);
+    if (--handler_users == 0)
+        sigaction(SIGBUS, &handler_before, NULL);
+    pthread_mutex_unlock(&handler_lock);
+}
+
+/* ---- the gather -------------------------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
+#define FOR_EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_CPU
+#endif
+
+FOR_EACH_CPU static void widen_16_64(int64_t *restrict to, const uint16_t *restrict from, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
+FOR_EACH_CPU static void widen_32_64(int64_t *restrict to, const uint32_t *restrict from, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
+FOR_EACH_CPU static void widen_16_32(uint32_t *restrict to, const uint16_t *restrict from, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        to[i] = from[i];
+}
+
+struct gather {
+    const uint64_t *bases; /* address of each shard, 0 while it is not mapped */
+    uint8_t *checked;      /* a bit for each inner chunk of the store */
+    const int64_t *starts, *rows;
+    char *out;
+    int64_t count, width, out_itemsize, itemsize, chunk_tokens, chunks_per_shard;
+    int check;
+};
+
+struct place { /* where gather stands; volatile, as it is read after a fault */
+    volatile int64_t row, where;
+};
+
+static void copy_tokens(const struct gather *g, char *to, const uint8_t *from, int64_t count) {
+    if (g->out_itemsize == g->itemsize)
+        memcpy(to, from, (size_t)(count * g->itemsize));
+    else if (g->itemsize == 2 && g->out_itemsize == 8)
+        widen_16_64((int64_t *)to, (const uint16_t *)from, (size_t)count);
+    else if (g->itemsize == 4)
+        widen_32_64((int64_t *)to, (const uint32_t *)from, (size_t)count);
+    else
+        widen_16_32((uint32_t *)to, (const uint16_t *)from, (size_t)count);
+}
+
+static enum status gather_row(const struct gather *g, struct place *place) {
+    int64_t at = g->starts[place->row], left = g->width;
+    char *to = g->out + g->rows[place->row] * g->width * g->out_itemsize;
+    const int64_t bytes = g->chunk_tokens * g->itemsize;
+    while (left) {
+        const int64_t chunk = at / g->chunk_tokens, offset = at % g->chunk_tokens;
+        const int64_t shard = chunk / g->chunks_per_shard;
+        const int64_t count = left < g->chunk_tokens - offset ? left : g->chunk_tokens - offset;
+        if (!g->bases[shard]) {
+            place->where = shard;
+            return NOT_MAPPED;
+        }
+        const uint8_t *data = (const uint8_t *)(uintptr_t)g->bases[shard];
+        data += chunk % g->chunks_per_shard * (bytes + CRC_BYTES);
+        const uint8_t bit = (uint8_t)(1u << (chunk & 7));
+        place->where = chunk;
+        if (g->check && !(__atomic_load_n(&g->checked[chunk >> 3], __ATOMIC_RELAXED) & bit)) {
+            uint32_t stored;
+            memcpy(&stored, data + bytes, CRC_BYTES);
+            if (crc32c_of(data, (size_t)bytes) != stored)
+                return BAD_CRC;
+            __atomic_fetch_or(&g->checked[chunk >> 3], bit, __ATOMIC_RELAXED);
+        }
+        copy_tokens(g, to, data + offset * g->itemsize, count);
+        to += count * g->out_itemsize;
+        at += count;
+        left -= count;
+    }
+    return DONE;
+}
+
+static enum status gather_rows(const struct gather *g, struct place *place) {
+    sigjmp_buf here;
+    enum status status = DONE;
+    begin_reading();
+    if (sigsetjmp(here, 0) == 0) {
+        fault_return = &here;
+        for (; place->row < g->count; place->row = place->row + 1) {
+            status = gather_row(g, place);
+            if (status != DONE)
+                break;
+        }
+    } else
+        status = UNREADABLE;
+    end_reading();
+    return status;
+}
+
+static int fits(const struct gather *g, Py_ssize_t num_shards, Py_ssize_t num_bits, Py_ssize_t num_rows) {
+    if (g->chunk_tokens < 1 || g->chunks_per_shard < 1 || g->width < 1 || (g->itemsize != 2 && g->itemsize != 4))
+        return 0;
+    if (g->out_itemsize != g->itemsize && g->out_itemsize != 8 && !(g->itemsize == 2 && g->out_itemsize == 4))
+        return 0;
+    for (int64_t i = 0; i < g->count; i++) {
+        if (g->starts[i] < 0 || g->starts[i] > INT64_MAX - g->width || g->rows[i] < 0 || g->rows[i] >= num_rows)
+            return 0;
+        const int64_t last = (g->starts[i] + g->width - 1) / g->chunk_tokens;
+        if (last >= num_bits || last / g->chunks_per_shard >= num_shards)
+            return 0;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(gather_doc,
+             "gather(bases, checked, starts, rows, out, geometry, check, first) -> (status, row, where)\n\n"
+             "Copy tokens starts[i]..starts[i]+width-1 to row rows[i] of out, for i from first on.\n"
+             "bases uint64 [shards], checked uint8 [bits / 8], starts and rows int64 [n], out [rows, width], contiguous;\n"
+             "geometry (width, bytes of an output item, bytes of a token, tokens of a chunk, chunks of a shard).\n"
+             "status 0: done; 1: shard `where` is not mapped; 2: chunk `where` of the store fails its crc32c; 3: it cannot\n"
+             "be read. Raises ValueError for what does not fit.");
+
+static PyObject *gather(PyObject *self, PyObject *args) {
+    (void)self;
+    Py_buffer bases, checked, starts, rows, out;
+    struct gather g;
+    long long width, out_itemsize, itemsize, chunk_tokens, chunks_per_shard, first;
+    if (!PyArg_ParseTuple(args, "y*w*y*y*w*(LLLLL)pL", &bases, &checked, &starts, &rows, &out, &width, &out_itemsize,
+                          &itemsize, &chunk_tokens, &chunks_per_shard, &g.check, &first))
+        return NULL;
+    g.bases = bases.buf, g.checked = checked.buf, g.starts = starts.buf, g.rows = rows.buf, g.out = out.buf;
+    g.count = starts.len / 8, g.width = width, g.out_itemsize = out_itemsize, g.itemsize = itemsize;
+    g.chunk_tokens = chunk_tokens, g.chunks_per_shard = chunks_per_shard;
+    struct place place = {.row = first, .where = 0};
+    enum status status = DONE;
+    const int good = width > 0 && out_itemsize > 0 && rows.len == starts.len && first >= 0 &&
+                     fits(&g, bases.len / 8, checked.len * 8, out.len / (width * out_itemsize));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS
+        status = gather_rows(&g, &place);
+        Py_END_ALLOW_THREADS
+    }
+    PyBuffer_Release(&bases), PyBuffer_Release(&checked), PyBuffer_Release(&starts), PyBuffer_Release(&rows);
+    PyBuffer_Release(&out);
+    if (!good) {
+        PyErr_SetString(PyExc_ValueError, "gather: starts, rows or sizes do not fit the buffers");
+        return NULL;
+    }
+    return Py_BuildValue("iLL", (int)status, (long long)place.row, (long long)place.where);
+}
+
+PyDoc_STRVAR(map_doc, "map_file(descriptor, size) -> address\n\nMap a file for reading; needs no open file afterwards.");
+
+static PyObject *map_file(PyObject *self, PyObject *args) {
+    (void)self;
+    int descriptor;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "in", &descriptor, &size))
+        return NULL;
+    void *address = mmap(NULL, (size_t)size, PROT_READ, MAP_SHARED, descriptor, 0);
+    if (address == MAP_FAILED)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromUnsignedLongLong((unsigned long long)(uintptr_t)address);
+}
+
+PyDoc_STRVAR(unmap_doc, "unmap(address, size)\n\nUndo map_file.");
+
+static PyObject *unmap(PyObject *self, PyObject *args) {
+    (void)self;
+    unsigned long long address;
+    Py_ssize_t size;
+    if (!PyArg_ParseTuple(args, "Kn", &address, &size))
+        return NULL;
+    if (munmap((void *)(uintptr_t)address, (size_t)size))
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(advise_doc,
+             "will_need(address, offset, length)\n\nTell the system that these bytes of a map are read soon; a hint.");
+
+static PyObject *will_need(PyObject *self, PyObject *args) {
+    (void)self;
+    unsigned long long address, offset, length;
+    if (!PyArg_ParseTuple(args, "KKK", &address, &offset, &length))
+        return NULL;
+    const uintptr_t page = 4096, from = ((uintptr_t)(address + offset)) / page * page;
+    Py_BEGIN_ALLOW_THREADS
+    madvise((void *)from, (size_t)((uintptr_t)(address + offset + length) - from), MADV_WILLNEED);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(crc_doc, "crc32c(data) -> int\n\nThe crc32c of a buffer.");
+
+static PyObject *crc32c(PyObject *self, PyObject *data) {
+    (void)self;
+    Py_buffer buffer;
+    if (PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE))
+        return NULL;
+    uint32_t crc;
+    Py_BEGIN_ALLOW_THREADS
+    crc = crc32c_of(buffer.buf, (size_t)buffer.len);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&buffer);
+    return PyLong_FromUnsignedLong(crc);
+}
+
+static PyMethodDef methods[] = {
+    {"gather", gather, METH_VARARGS, gather_doc},       {"map_file", map_file, METH_VARARGS, map_doc},
+    {"unmap", unmap, METH_VARARGS, unmap_doc},          {"will_need", will_need, METH_VARARGS, advise_doc},
+    {"crc32c", crc32c, METH_O, crc_doc},                {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "_gather", "Gathers samples out of mapped shards; storage/tokens/gather.c", -1, methods,
+    NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__gather(void) {
+    make_tables();
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2"))
+        update = crc_by_instruction;
+#elif defined(__ARM_FEATURE_CRC32)
+    update = crc_by_instruction;
+#endif
+    return PyModule_Create(&module);
+}

@@ -1,0 +1,116 @@
+"""The shard files of a store: where they are, how long they must be, and their indices, checked on opening."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ...config.errors import FoundBad
+from .shards import ABSENT, CRC_BYTES, REMEDY, Index, crc32c
+from .store import StoreInfo
+
+_ENTRY_BYTES = 16
+
+
+class ShardFiles:
+    """Opens shards by number. Every error names the file."""
+
+    def __init__(self, store: Path, info: StoreInfo) -> None:
+        self._folder, self._info = store / "c", info
+        self._index_bytes = info.chunks_per_shard * _ENTRY_BYTES + CRC_BYTES
+        self._good = np.zeros(info.num_shards, bool)  # whose index was checked
+
+    def path(self, shard: int) -> Path:
+        """Path of a shard's file."""
+        return self._folder / str(shard)
+
+    def path_of_chunk(self, chunk: int) -> Path:
+        """Path of the shard that holds an inner chunk of the store."""
+        return self.path(chunk // self._info.chunks_per_shard)
+
+    def num_used(self, shard: int) -> int:
+        """Inner chunks of a shard that hold tokens."""
+        per_shard = self._info.chunks_per_shard
+        return min(per_shard, self._info.num_chunks - shard * per_shard)
+
+    def open_plain(self, shard: int) -> tuple[int, int]:
+        """Descriptor (the caller closes it) and size in bytes of a shard of a store without compression.
+
+        Raises FoundBad if it is missing or of the wrong size, or its index is damaged or not that of a plain store.
+        """
+        descriptor = self._open(shard)
+        try:
+            stride = self._info.chunk_tokens * self._info.numpy_dtype.itemsize + CRC_BYTES
+            expected = self.num_used(shard) * stride + self._index_bytes
+            size = os.fstat(descriptor).st_size
+            if size != expected:
+                kind = "truncated" if size < expected else "too long"
+                problem = f"{kind} ({size} bytes instead of {expected})"
+                raise FoundBad(str(self.path(shard)), problem, REMEDY)
+            if not self._good[shard]:
+                index = self._read_index(shard, descriptor, size)
+                wanted = np.arange(self.num_used(shard), dtype=np.uint64) * np.uint64(stride)
+                if (index[:, 0] != wanted).any() or (index[:, 1] != stride).any():
+                    problem = "its index does not fit the file: inner chunks of a plain store follow each other"
+                    raise FoundBad(str(self.path(shard)), problem, REMEDY)
+                self._good[shard] = True
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, size
+
+    def open_indexed(self, shard: int) -> tuple[int, Index]:
+        """Descriptor (the caller closes it) and offset and size of each used inner chunk, uint64 [used, 2].
+
+        Raises FoundBad if the file is missing, or its index is damaged or points outside the file.
+        """
+        descriptor = self._open(shard)
+        try:
+            size = os.fstat(descriptor).st_size
+            index = self._read_index(shard, descriptor, size)
+            limit = np.uint64(size - self._index_bytes)
+            lengths, offsets = index[:, 1], index[:, 0]
+            # Compared without adding first: offset + length could wrap around.
+            good = (lengths > CRC_BYTES) & (lengths <= limit) & (offsets <= limit - np.minimum(lengths, limit))
+            if not good.all():
+                raise FoundBad(str(self.path(shard)), "its index does not fit the file", REMEDY)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor, index
+
+    def _open(self, shard: int) -> int:
+        path = self.path(shard)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            raise FoundBad(str(path), "missing", REMEDY) from None
+        except OSError as error:
+            raise FoundBad(str(path), f"cannot be opened ({error.strerror})", "check its permissions") from None
+
+    def _read_index(self, shard: int, descriptor: int, size: int) -> Index:
+        path, used = str(self.path(shard)), self.num_used(shard)
+        if size < self._index_bytes:
+            raise FoundBad(path, f"truncated: {size} bytes are too few for its index", REMEDY)
+        data = read_exactly(descriptor, self._index_bytes, size - self._index_bytes, path)
+        if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+            raise FoundBad(path, "its index fails its crc32c, or it is truncated", REMEDY)
+        index = np.frombuffer(data[:-CRC_BYTES], "<u8").reshape(-1, 2)
+        if (index[used:] != ABSENT).any():
+            raise FoundBad(path, "its index does not fit the file", REMEDY)
+        return index[:used]
+
+
+def read_exactly(descriptor: int, size: int, offset: int, path: str) -> bytes:
+    """Bytes offset..offset+size-1 of an open file. Raises FoundBad naming it if it ends before or cannot be read."""
+    parts = []
+    while size:
+        try:
+            part = os.pread(descriptor, size, offset)
+        except OSError as error:
+            raise FoundBad(path, f"byte {offset} cannot be read ({error.strerror})", REMEDY) from None
+        if not part:
+            raise FoundBad(path, f"truncated: it ends before byte {offset + size}", REMEDY)
+        parts.append(part)
+        size, offset = size - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

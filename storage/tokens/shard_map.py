@@ -1,0 +1,101 @@
+"""Plain shards mapped into memory: a batch is one call of compiled code, which needs no interpreter lock."""
+
+import os
+import threading
+import weakref
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config.errors import FoundBad
+from . import _gather
+from .shard_files import ShardFiles
+from .shards import REMEDY
+from .store import StoreInfo
+
+_DONE, _NOT_MAPPED, _BAD_CRC = range(3)  # as gather.c tells; what is left is that a page cannot be read
+
+
+class ShardMap:
+    """Gathers tokens out of mapped shards; each shard is mapped, and its index checked, when it is first touched."""
+
+    def __init__(self, store: Path, info: StoreInfo, max_mapped: int, check: bool = True) -> None:
+        """At most `max_mapped` shards are mapped at a time; beyond that the one mapped first is let go.
+
+        Without `check` the chunks' crc32c are not looked at.
+        """
+        self._files, self._info, self._check = ShardFiles(store, info), info, check
+        self._max_mapped = max_mapped
+        self._bases = np.zeros(info.num_shards, np.uint64)
+        self._checked = np.zeros(-(-info.num_chunks // 8), np.uint8)
+        self._mapped: deque[tuple[int, int, int]] = deque()  # shard, address, size
+        self._lock = threading.Lock()  # no shard is let go while another thread reads it
+        self._closer = weakref.finalize(self, _let_go, self._mapped)
+
+    def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """out[rows[i]] = tokens starts[i]..starts[i]+width-1; out [n, width] in the store's dtype, uint32 or int64.
+
+        Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
+        """
+        info = self._info
+        geometry = (out.shape[1], out.itemsize, info.numpy_dtype.itemsize, info.chunk_tokens, info.chunks_per_shard)
+        row = 0
+        with self._lock:
+            while True:
+                arrays = (self._bases, self._checked, starts, rows, out)
+                status, row, where = _gather.gather(*arrays, geometry, self._check, row)
+                if status == _DONE:
+                    return
+                if status != _NOT_MAPPED:
+                    raise self._bad(status, where)
+                self._map(where, out.shape[1])
+
+    def will_need(self, starts: NDArray[np.int64], width: int) -> None:
+        """Ask the system to read these tokens in the background, in ascending order; unmapped shards are mapped."""
+        info = self._info
+        stride = info.chunk_tokens * info.numpy_dtype.itemsize
+        for start in np.sort(starts).tolist():
+            shard, offset = divmod(start, info.shard_tokens)
+            with self._lock:
+                if not self._bases[shard]:
+                    self._map(shard, width)
+                size = min(width, info.shard_tokens - offset) // info.chunk_tokens * stride + 2 * stride
+                _gather.will_need(int(self._bases[shard]), offset // info.chunk_tokens * stride, size)
+
+    def close(self) -> None:
+        """Let all shards go."""
+        with self._lock:
+            self._bases[:] = 0
+            _let_go(self._mapped)
+
+    def _map(self, shard: int, width: int) -> None:
+        # One sample may span many small shards: they must all stay until it is copied.
+        limit = max(self._max_mapped, width // self._info.shard_tokens + 2)
+        while len(self._mapped) >= limit:
+            old, address, size = self._mapped.popleft()
+            self._bases[old] = 0
+            _gather.unmap(address, size)
+        descriptor, size = self._files.open_plain(shard)
+        try:
+            address = _gather.map_file(descriptor, size)
+        except OSError as error:
+            path = str(self._files.path(shard))
+            raise FoundBad(path, f"cannot be mapped ({error.strerror})", "set data.read: plain") from None
+        finally:
+            os.close(descriptor)
+        self._mapped.append((shard, address, size))
+        self._bases[shard] = address
+
+    def _bad(self, status: int, chunk: int) -> FoundBad:
+        place = f"inner chunk {chunk % self._info.chunks_per_shard}"
+        problem = f"{place} fails its crc32c" if status == _BAD_CRC else f"{place} cannot be read any more"
+        return FoundBad(str(self._files.path_of_chunk(chunk)), problem, REMEDY)
+
+
+def _let_go(mapped: deque[tuple[int, int, int]]) -> None:
+    while mapped:
+        _, address, size = mapped.popleft()
+        _gather.unmap(address, size)

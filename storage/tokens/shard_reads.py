@@ -1,0 +1,92 @@
+"""Plain shards read with pread: for file systems that do not like maps, and where nothing could be compiled."""
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...config.errors import FoundBad
+from .shard_files import ShardFiles, read_exactly
+from .shards import CRC_BYTES, REMEDY, crc32c
+from .store import StoreInfo
+
+_MAX_OPEN = 256  # of the 1,024 descriptors that a process usually may have
+
+
+class ShardReads:
+    """Gathers tokens by reading them; as ShardMap, which see, but for how."""
+
+    def __init__(self, store: Path, info: StoreInfo, max_open: int = _MAX_OPEN, check: bool = True) -> None:
+        self._files, self._info, self._check, self._max_open = ShardFiles(store, info), info, check, max_open
+        self._checked = np.zeros(info.num_chunks, bool)
+        self._open: OrderedDict[int, int] = OrderedDict()  # shard -> descriptor, the least recently used first
+        self._lock = threading.Lock()
+        self._closer = weakref.finalize(self, _close_all, self._open)
+
+    def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """out[rows[i]] = tokens starts[i]..starts[i]+width-1; out [n, width] in the store's dtype, uint32 or int64.
+
+        Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
+        """
+        length, width = self._info.chunk_tokens, out.shape[1]
+        with self._lock:
+            for start, row in zip(starts.tolist(), rows.tolist(), strict=True):
+                at, stop = start, start + width
+                while at < stop:
+                    chunk, offset = divmod(at, length)
+                    count = min(stop - at, length - offset)
+                    out[row, at - start : at - start + count] = self._tokens(chunk, offset, count)
+                    at += count
+
+    def will_need(self, starts: NDArray[np.int64], width: int) -> None:
+        """Ask the system to read these tokens in the background, in ascending order."""
+        info = self._info
+        bytes_per_token = info.numpy_dtype.itemsize
+        stride = info.chunk_tokens * bytes_per_token + CRC_BYTES
+        for start in np.sort(starts).tolist():
+            shard, offset = divmod(start, info.shard_tokens)
+            with self._lock:
+                place = offset // info.chunk_tokens * stride
+                size = width * bytes_per_token + 2 * stride
+                os.posix_fadvise(self._descriptor(shard), place, size, os.POSIX_FADV_WILLNEED)
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            _close_all(self._open)
+
+    def _tokens(self, chunk: int, offset: int, count: int) -> NDArray[Any]:
+        """Tokens offset..offset+count-1 of a chunk; all of it is read and checked the first time."""
+        info = self._info
+        shard, number = divmod(chunk, info.chunks_per_shard)
+        dtype = info.numpy_dtype.newbyteorder("<")
+        size = info.chunk_tokens * dtype.itemsize
+        path, place = str(self._files.path(shard)), number * (size + CRC_BYTES)
+        descriptor = self._descriptor(shard)
+        if not self._check or self._checked[chunk]:
+            data = read_exactly(descriptor, count * dtype.itemsize, place + offset * dtype.itemsize, path)
+            return np.frombuffer(data, dtype)
+        data = read_exactly(descriptor, size + CRC_BYTES, place, path)
+        if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+            raise FoundBad(path, f"inner chunk {number} fails its crc32c", REMEDY)
+        self._checked[chunk] = True
+        return np.frombuffer(data, dtype, count, offset * dtype.itemsize)
+
+    def _descriptor(self, shard: int) -> int:
+        descriptor = self._open.get(shard)
+        if descriptor is None:
+            while len(self._open) >= self._max_open:
+                os.close(self._open.popitem(last=False)[1])
+            descriptor = self._open[shard] = self._files.open_plain(shard)[0]
+        self._open.move_to_end(shard)
+        return descriptor
+
+
+def _close_all(descriptors: OrderedDict[int, int]) -> None:
+    while descriptors:
+        os.close(descriptors.popitem()[1])
