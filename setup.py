@@ -1,16 +1,17 @@
-"""The one compiled part. Where no C compiler is found it is left out, and NumPy does its work."""
+"""The compiled parts. Where no C compiler is found they are left out, and NumPy does their work."""
 
 from setuptools import Extension, setup
 
+FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
+PARTS = {
+    "trainwright.storage.tokens._gather": "storage/tokens/gather.c",
+    "trainwright.storage.loading._order": "storage/loading/order.c",
+}
+
 setup(
     ext_modules=[
-        Extension(
-            "trainwright.storage.tokens._gather",
-            ["storage/tokens/gather.c"],
-            extra_compile_args=["-O3", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"],
-            py_limited_api=True,
-            optional=True,
-        )
+        Extension(name, [source], extra_compile_args=FLAGS, py_limited_api=True, optional=True)
+        for name, source in PARTS.items()
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -1,24 +1,45 @@
-"""From the global order of samples to the share of one data parallel rank."""
+"""From the global order of samples to the share of one data parallel rank, read one step ahead."""
+
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config.run import RunConfig
+from ..storage.loading.ahead import Ahead
 from ..storage.loading.training_data import TrainingData
 from .engine import Samples
+
+Allocate = Callable[[tuple[int, int]], NDArray[np.int64]]
+"""Makes the int64 array of a shape that a batch's tokens are gathered into, such as pinned memory."""
 
 
 class BatchReader:
     """Reads one data parallel rank's part of each global batch. The only state is the global position."""
 
-    def __init__(self, run: RunConfig, data: TrainingData, data_rank: int, data_size: int) -> None:
-        self._data, self._mask_documents = data, run.data.document_mask
-        self._global = run.train.global_batch_size
-        self._count = self._global // data_size
+    def __init__(
+        self, run: RunConfig, data: TrainingData, data_rank: int, data_size: int, allocate: Allocate = np.empty
+    ) -> None:
+        self._data, self._mask_documents, self._allocate = data, run.data.document_mask, allocate
+        self._count = run.train.global_batch_size // data_size
         self._first = data_rank * self._count
+        self._shape = (self._count, run.data.sequence_length + 1)
+        self._ahead = Ahead(self._read, run.train.global_batch_size)
 
     def read(self, position: int) -> Samples:
-        """The share of the global batch that begins at global sample `position`: a contiguous run of its samples."""
-        batch = self._data.batch(position + self._first, self._count)
+        """The share of the global batch that begins at global sample `position`: a contiguous run of its samples.
+
+        The next batch is read in the background from here on. Raises FoundBad if data of this batch is damaged.
+        """
+        return self._ahead.get(position)
+
+    def close(self) -> None:
+        """End the thread that reads ahead."""
+        self._ahead.close()
+
+    def _read(self, position: int) -> Samples:
+        out = self._allocate(self._shape)
+        batch = self._data.batch(position + self._first, self._count, starts=self._mask_documents, out=out)
         counted = np.ones((self._count, batch.tokens.shape[1] - 1), dtype=np.bool_)
         if not self._mask_documents:
             return Samples(tokens=batch.tokens, counted=counted, documents=None)

@@ -142,7 +142,7 @@ class MegatronEngine:
         size = self._run.train.micro_batch_size
         for start in range(0, len(samples.tokens), size):
             rows = slice(start, start + size)
-            tokens = torch.from_numpy(samples.tokens[rows]).to(self._device)
+            tokens = torch.from_numpy(samples.tokens[rows]).to(self._device, non_blocking=True)
             documents = None if samples.documents is None else torch.from_numpy(samples.documents[rows])
             yield {
                 "ids": tokens[:, :-1].contiguous(),

@@ -1,11 +1,13 @@
-"""The process group of a run: joining it, agreeing over it, leaving it."""
+"""The process group of a run: joining it, agreeing over it; memory that its GPU copies from without waiting."""
 
 import os
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 
 from ..config.errors import UserError
 
@@ -53,3 +55,9 @@ def from_rank_zero(value: int) -> int:
     box = torch.tensor([value], dtype=torch.int64)
     dist.broadcast(box, src=0)
     return int(box.item())
+
+
+def host_array(shape: tuple[int, int]) -> NDArray[np.int64]:
+    """An int64 array, uninitialised; pinned where there is a GPU to copy it to."""
+    array: NDArray[np.int64] = torch.empty(shape, dtype=torch.int64, pin_memory=torch.cuda.is_available()).numpy()
+    return array

@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch.distributed as dist
@@ -25,7 +25,7 @@ from ..tracking.wandb_log import stable_wandb_id
 from . import compat
 from .batches import BatchReader
 from .engine import Engine, StepResult
-from .ranks import Rank, join
+from .ranks import Rank, host_array, join
 from .resume import find_start, first_weights
 from .saving import Progress, Saver
 from .schedule import learning_rate
@@ -72,7 +72,7 @@ class _Training:
         self._run, self._run_dir, self._attempt, self._me = run, run_dir, attempt, me
         self._model, self._fingerprint = model, data.tokenizer_fingerprint
         self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
-        self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data)
+        self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
         self._saver = Saver(
             run=run,
@@ -92,7 +92,7 @@ class _Training:
         saved = start is not None and start.folder == self._run_dir.checkpoint(progress.step)
         every = self._run.checkpoint.every_steps
         skipped = 0
-        with self._recorder() as recorder:
+        with closing(self._batches), self._recorder() as recorder:
             while progress.step < self._run.train.steps:
                 began = time.perf_counter()
                 rate = learning_rate(self._run.train, progress.step + 1)

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 ORDER_VERSION = 1
 
+try:
+    from . import _order
+except ImportError:  # nothing could be compiled; NumPy gives the same values
+    _order = None  # type: ignore[assignment]
+
 Words = NDArray[np.uint64]
 
 _ROUNDS = 8
@@ -43,16 +48,24 @@ class Order:
 
     def samples(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sample at each position (any shape, int64, >= 0); values in 0..num_samples-1, same shape, int64."""
-        flat = np.asarray(positions, np.int64).reshape(-1)
+        flat = np.ascontiguousarray(positions, np.int64).reshape(-1)
         if flat.size and int(flat.min()) < 0:
             raise ValueError(f"position {int(flat.min())} is below 0")
+        if _order is None:
+            return self._samples(flat).reshape(np.shape(positions))
+        result = np.empty_like(flat)
+        key, num_blocks = int(self._key[0]), self._num_blocks
+        _order.samples(key, self.num_samples, self._block, self._span, num_blocks, flat, result)
+        return result.reshape(np.shape(positions))
+
+    def _samples(self, flat: NDArray[np.int64]) -> NDArray[np.int64]:
         epoch, place = np.divmod(flat.astype(np.uint64), np.uint64(self.num_samples))
         key = _absorb(self._key, epoch)
         result = self._step(place, key)
         # The blocks may cover a few more places than there are samples: walk on until inside.
         while (outside := np.flatnonzero(result >= np.uint64(self.num_samples))).size:
             result[outside] = self._step(result[outside], key[outside])
-        return result.astype(np.int64).reshape(np.shape(positions))
+        return result.astype(np.int64)
 
     def _step(self, place: Words, key: Words) -> Words:
         """One pass of both levels over places 0..num_blocks*block-1."""

@@ -1,5 +1,6 @@
 """What the trainer reads: batches by global position, out of one store or a mixture. The state is that one integer."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,14 +90,30 @@ class TrainingData:
             problem = f"vocab_size {model.vocab_size} is below the {self.vocab_size} of {self.tokenizer_folder}"
             raise UserError("model", problem, f"raise vocab_size to at least {self.vocab_size} or give another store")
 
-    def batch(self, position: int, count: int) -> Batch:
-        """Samples at positions position..position+count-1. Raises FoundBad naming the file if data is damaged."""
-        tokens = np.empty((count, self._length + 1), np.int64)
-        starts = np.empty((count, self._length + 1), bool)
-        sources, places = self._mixture.locate(np.arange(position, position + count, dtype=np.int64))
+    def batch(self, position: int, count: int, *, starts: bool = True, out: NDArray[np.int64] | None = None) -> Batch:
+        """Samples at positions position..position+count-1, their tokens in `out` if it is given.
+
+        Without `starts` the beginnings of documents are not looked up, and the batch has none. Raises FoundBad naming
+        the file and chunk if data is damaged.
+        """
+        tokens = np.empty((count, self._length + 1), np.int64) if out is None else out
+        begins = np.zeros(tokens.shape, bool)
+        located = list(self._located(position, count))
+        for store, samples, rows in located:
+            store.will_need(samples, tokens, rows)  # all reads of a batch begin at once, in each store's order
+        for store, samples, rows in located:
+            store.samples_into(samples, tokens, rows)
+            if starts:
+                begins[rows] = store.starts(samples, self._length)
+        return Batch(tokens, begins)
+
+    def _located(self, position: int, count: int) -> Iterator[tuple[TokenStore, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each store that has some of the samples, their numbers there, and the rows of the batch they go to."""
+        positions = np.arange(position, position + count, dtype=np.int64)
+        if len(self._stores) == 1:
+            yield self._stores[0], self._orders[0].samples(positions), positions - position
+            return
+        sources, places = self._mixture.locate(positions)
         for number in np.unique(sources).tolist():
             rows = np.flatnonzero(sources == number)
-            samples = self._orders[number].samples(places[rows])
-            tokens[rows] = self._stores[number].samples(samples, self._length)
-            starts[rows] = self._stores[number].starts(samples, self._length)
-        return Batch(tokens, starts)
+            yield self._stores[number], self._orders[number].samples(places[rows]), rows

@@ -39,7 +39,7 @@ class CompressedShards:
         Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
         """
         length, width = self._info.chunk_tokens, out.shape[1]
-        self.will_need(starts, width)
+        self.will_need(starts, rows, out)
         for start, row in zip(starts.tolist(), rows.tolist(), strict=True):
             at, stop = start, start + width
             while at < stop:
@@ -49,9 +49,9 @@ class CompressedShards:
                 out[row, at - start : at - start + count] = tokens[offset : offset + count]
                 at += count
 
-    def will_need(self, starts: NDArray[np.int64], width: int) -> None:
-        """Begin to decode the chunks of these tokens, in ascending order, as far as there is room to keep them."""
-        length = self._info.chunk_tokens
+    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Begin to decode what `fill` is soon called with, in ascending order, as far as there is room to keep it."""
+        length, width = self._info.chunk_tokens, out.shape[1]
         firsts, lasts = starts // length, (starts + width - 1) // length
         chunks = {
             chunk

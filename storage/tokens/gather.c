@@ -242,14 +242,38 @@ static enum status gather_row(const struct gather *g, struct place *place) {
     return DONE;
 }
 
-static enum status gather_rows(const struct gather *g, struct place *place) {
+/* Tell the system of one row's pages; where a row ends in the next shard, that one's first pages come by themselves. */
+static enum status announce_row(const struct gather *g, struct place *place) {
+    const int64_t stride = g->chunk_tokens * g->itemsize + CRC_BYTES;
+    const int64_t first = g->starts[place->row] / g->chunk_tokens, shard = first / g->chunks_per_shard;
+    int64_t last = (g->starts[place->row] + g->width - 1) / g->chunk_tokens;
+    if (last / g->chunks_per_shard != shard)
+        last = (shard + 1) * g->chunks_per_shard - 1;
+    if (!g->bases[shard]) {
+        place->where = shard;
+        return NOT_MAPPED;
+    }
+    /* All of a chunk that was not checked yet, else the tokens alone. */
+    const int64_t offset = g->starts[place->row] % g->chunk_tokens * g->itemsize;
+    const int whole = g->check && !(g->checked[first >> 3] & 1u << (first & 7));
+    const int64_t size = whole ? (last - first + 1) * stride : (last - first) * stride + g->width * g->itemsize;
+    const uintptr_t page = 4096, base = (uintptr_t)g->bases[shard];
+    const uintptr_t from = base + (uintptr_t)(first % g->chunks_per_shard * stride + (whole ? 0 : offset));
+    const uintptr_t begin = from / page * page;
+    madvise((void *)begin, (size_t)(from + (uintptr_t)size - begin), MADV_WILLNEED); /* a hint: errors do not matter */
+    return DONE;
+}
+
+typedef enum status (*row_function)(const struct gather *, struct place *);
+
+static enum status for_rows(row_function function, const struct gather *g, struct place *place) {
     sigjmp_buf here;
-    enum status status = DONE;
+    volatile enum status status = DONE;
     begin_reading();
     if (sigsetjmp(here, 0) == 0) {
         fault_return = &here;
         for (; place->row < g->count; place->row = place->row + 1) {
-            status = gather_row(g, place);
+            status = function(g, place);
             if (status != DONE)
                 break;
         }
@@ -274,16 +298,7 @@ static int fits(const struct gather *g, Py_ssize_t num_shards, Py_ssize_t num_bi
     return 1;
 }
 
-PyDoc_STRVAR(gather_doc,
-             "gather(bases, checked, starts, rows, out, geometry, check, first) -> (status, row, where)\n\n"
-             "Copy tokens starts[i]..starts[i]+width-1 to row rows[i] of out, for i from first on.\n"
-             "bases uint64 [shards], checked uint8 [bits / 8], starts and rows int64 [n], out [rows, width], contiguous;\n"
-             "geometry (width, bytes of an output item, bytes of a token, tokens of a chunk, chunks of a shard).\n"
-             "status 0: done; 1: shard `where` is not mapped; 2: chunk `where` of the store fails its crc32c; 3: it cannot\n"
-             "be read. Raises ValueError for what does not fit.");
-
-static PyObject *gather(PyObject *self, PyObject *args) {
-    (void)self;
+static PyObject *run(row_function function, PyObject *args) {
     Py_buffer bases, checked, starts, rows, out;
     struct gather g;
     long long width, out_itemsize, itemsize, chunk_tokens, chunks_per_shard, first;
@@ -299,7 +314,7 @@ static PyObject *gather(PyObject *self, PyObject *args) {
                      fits(&g, bases.len / 8, checked.len * 8, out.len / (width * out_itemsize));
     if (good) {
         Py_BEGIN_ALLOW_THREADS
-        status = gather_rows(&g, &place);
+        status = for_rows(function, &g, &place);
         Py_END_ALLOW_THREADS
     }
     PyBuffer_Release(&bases), PyBuffer_Release(&checked), PyBuffer_Release(&starts), PyBuffer_Release(&rows);
@@ -309,6 +324,26 @@ static PyObject *gather(PyObject *self, PyObject *args) {
         return NULL;
     }
     return Py_BuildValue("iLL", (int)status, (long long)place.row, (long long)place.where);
+}
+
+PyDoc_STRVAR(gather_doc,
+             "gather(bases, checked, starts, rows, out, geometry, check, first) -> (status, row, where)\n\n"
+             "Copy tokens starts[i]..starts[i]+width-1 to row rows[i] of out, for i from first on.\n"
+             "bases uint64 [shards], checked uint8 [bits / 8], starts and rows int64 [n], out [rows, width], contiguous;\n"
+             "geometry (width, bytes of an output item, bytes of a token, tokens of a chunk, chunks of a shard).\n"
+             "status 0: done; 1: shard `where` is not mapped; 2: chunk `where` of the store fails its crc32c; 3: it cannot\n"
+             "be read. Raises ValueError for what does not fit.");
+
+static PyObject *gather(PyObject *self, PyObject *args) {
+    (void)self;
+    return run(gather_row, args);
+}
+
+PyDoc_STRVAR(announce_doc, "announce(...) -> (status, row, where)\n\nAs gather, but only tell the system what is read soon.");
+
+static PyObject *announce(PyObject *self, PyObject *args) {
+    (void)self;
+    return run(announce_row, args);
 }
 
 PyDoc_STRVAR(map_doc, "map_file(descriptor, size) -> address\n\nMap a file for reading; needs no open file afterwards.");
@@ -338,21 +373,6 @@ static PyObject *unmap(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(advise_doc,
-             "will_need(address, offset, length)\n\nTell the system that these bytes of a map are read soon; a hint.");
-
-static PyObject *will_need(PyObject *self, PyObject *args) {
-    (void)self;
-    unsigned long long address, offset, length;
-    if (!PyArg_ParseTuple(args, "KKK", &address, &offset, &length))
-        return NULL;
-    const uintptr_t page = 4096, from = ((uintptr_t)(address + offset)) / page * page;
-    Py_BEGIN_ALLOW_THREADS
-    madvise((void *)from, (size_t)((uintptr_t)(address + offset + length) - from), MADV_WILLNEED);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
-}
-
 PyDoc_STRVAR(crc_doc, "crc32c(data) -> int\n\nThe crc32c of a buffer.");
 
 static PyObject *crc32c(PyObject *self, PyObject *data) {
@@ -370,7 +390,7 @@ static PyObject *crc32c(PyObject *self, PyObject *data) {
 
 static PyMethodDef methods[] = {
     {"gather", gather, METH_VARARGS, gather_doc},       {"map_file", map_file, METH_VARARGS, map_doc},
-    {"unmap", unmap, METH_VARARGS, unmap_doc},          {"will_need", will_need, METH_VARARGS, advise_doc},
+    {"unmap", unmap, METH_VARARGS, unmap_doc},          {"announce", announce, METH_VARARGS, announce_doc},
     {"crc32c", crc32c, METH_O, crc_doc},                {NULL, NULL, 0, NULL},
 };
 

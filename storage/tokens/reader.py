@@ -24,7 +24,7 @@ class Shards(Protocol):
     def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Copy tokens to rows of `out`."""
 
-    def will_need(self, starts: NDArray[np.int64], width: int) -> None:
+    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Say what is read soon."""
 
     def close(self) -> None:
@@ -70,14 +70,17 @@ class TokenStore:
         `out` [n, width] is contiguous and int64, uint32 or of the store's dtype. Raises FoundBad as `read` does,
         ValueError if a sample is not within the store.
         """
-        starts = numbers * (out.shape[1] - 1)
+        self._shards.fill(self._starts(numbers, out), np.arange(len(numbers)) if rows is None else rows, out)
+
+    def will_need(self, numbers: NDArray[np.int64], out: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
+        """Say what samples_into is soon called with, so that the system or decoding threads begin."""
+        self._shards.will_need(self._starts(numbers, out), np.arange(len(numbers)) if rows is None else rows, out)
+
+    def _starts(self, numbers: NDArray[np.int64], out: NDArray[Any]) -> NDArray[np.int64]:
+        starts: NDArray[np.int64] = numbers * (out.shape[1] - 1)
         if len(starts) and (int(starts.min()) < 0 or int(starts.max()) + out.shape[1] > self.num_tokens):
             raise ValueError(f"samples {numbers.min()}..{numbers.max()} are not within {self.num_tokens} tokens")
-        self._shards.fill(starts, np.arange(len(numbers)) if rows is None else rows, out)
-
-    def will_need(self, numbers: NDArray[np.int64], length: int) -> None:
-        """Say that these samples are read soon, so that the system or decoding threads begin."""
-        self._shards.will_need(numbers * length, length + 1)
+        return starts
 
     def starts(self, numbers: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
         """Where documents begin in these samples, bool [len(numbers), length+1]."""

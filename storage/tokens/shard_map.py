@@ -40,36 +40,31 @@ class ShardMap:
 
         Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
         """
-        info = self._info
-        geometry = (out.shape[1], out.itemsize, info.numpy_dtype.itemsize, info.chunk_tokens, info.chunks_per_shard)
-        row = 0
-        with self._lock:
-            while True:
-                arrays = (self._bases, self._checked, starts, rows, out)
-                status, row, where = _gather.gather(*arrays, geometry, self._check, row)
-                if status == _DONE:
-                    return
-                if status != _NOT_MAPPED:
-                    raise self._bad(status, where)
-                self._map(where, out.shape[1])
+        self._run(_gather.gather, starts, rows, out)
 
-    def will_need(self, starts: NDArray[np.int64], width: int) -> None:
-        """Ask the system to read these tokens in the background, in ascending order; unmapped shards are mapped."""
-        info = self._info
-        stride = info.chunk_tokens * info.numpy_dtype.itemsize
-        for start in np.sort(starts).tolist():
-            shard, offset = divmod(start, info.shard_tokens)
-            with self._lock:
-                if not self._bases[shard]:
-                    self._map(shard, width)
-                size = min(width, info.shard_tokens - offset) // info.chunk_tokens * stride + 2 * stride
-                _gather.will_need(int(self._bases[shard]), offset // info.chunk_tokens * stride, size)
+    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Ask the system to read in the background what `fill` is soon called with."""
+        self._run(_gather.announce, starts, rows, out)
 
     def close(self) -> None:
         """Let all shards go."""
         with self._lock:
             self._bases[:] = 0
             _let_go(self._mapped)
+
+    def _run(self, function: Any, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Call gather or announce until it is through, mapping the shards that it asks for."""
+        info, row = self._info, 0
+        geometry = (out.shape[1], out.itemsize, info.numpy_dtype.itemsize, info.chunk_tokens, info.chunks_per_shard)
+        with self._lock:
+            while True:
+                arrays = (self._bases, self._checked, starts, rows, out)
+                status, row, where = function(*arrays, geometry, self._check, row)
+                if status == _DONE:
+                    return
+                if status != _NOT_MAPPED:
+                    raise self._bad(status, where)
+                self._map(where, out.shape[1])
 
     def _map(self, shard: int, width: int) -> None:
         # One sample may span many small shards: they must all stay until it is copied.

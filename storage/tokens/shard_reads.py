@@ -43,9 +43,9 @@ class ShardReads:
                     out[row, at - start : at - start + count] = self._tokens(chunk, offset, count)
                     at += count
 
-    def will_need(self, starts: NDArray[np.int64], width: int) -> None:
-        """Ask the system to read these tokens in the background, in ascending order."""
-        info = self._info
+    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Ask the system to read in the background what `fill` is soon called with, in ascending order."""
+        info, width = self._info, out.shape[1]
         bytes_per_token = info.numpy_dtype.itemsize
         stride = info.chunk_tokens * bytes_per_token + CRC_BYTES
         for start in np.sort(starts).tolist():

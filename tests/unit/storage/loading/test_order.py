@@ -10,10 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trainwright.storage.loading import order as order_module
 from trainwright.storage.loading.order import ORDER_VERSION, Order
 
 DOCS = Path(__file__).parents[4] / "docs" / "data-order.md"
 MASK = (1 << 64) - 1
+
+
+@pytest.fixture(autouse=True, params=["compiled", "numpy"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test with the compiled order, which must be there, and with NumPy's."""
+    assert order_module._order is not None, "install again: no C compiler was found"
+    if request.param == "numpy":
+        monkeypatch.setattr(order_module, "_order", None)
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 64, 200, 5000])

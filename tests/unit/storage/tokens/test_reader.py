@@ -74,7 +74,7 @@ def test_ranges_and_samples_are_slices_of_the_whole(
         assert np.array_equal(samples, expected)
         for dtype in (np.uint16, np.uint32, np.int64):
             out = np.full((31, length + 1), 7, dtype)
-            store.will_need(numbers, length)
+            store.will_need(numbers, out, np.arange(30, 0, -1))
             store.samples_into(numbers, out, np.arange(30, 0, -1))
             assert np.array_equal(out[:0:-1], expected)
             assert (out[0] == 7).all()
