@@ -1,5 +1,6 @@
 """The data order: bijective, uniform, and the function that docs/data-order.md publishes."""
 
+import importlib.util
 import itertools
 import math
 import random
@@ -10,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainwright.storage.loading import order as order_module
 from trainwright.storage.loading.order import ORDER_VERSION, Order
 
 DOCS = Path(__file__).parents[4] / "docs" / "data-order.md"
@@ -20,9 +20,9 @@ MASK = (1 << 64) - 1
 @pytest.fixture(autouse=True, params=["compiled", "numpy"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test with the compiled order, which must be there, and with NumPy's."""
-    assert order_module._order is not None, "install again: no C compiler was found"
+    assert importlib.util.find_spec("trainwright.storage.loading._order"), "install again: no C compiler was found"
     if request.param == "numpy":
-        monkeypatch.setattr(order_module, "_order", None)
+        monkeypatch.setattr("trainwright.storage.loading.order._order", None)
 
 
 @pytest.mark.parametrize("window", [None, 1, 7, 64, 200, 5000])
