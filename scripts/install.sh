@@ -73,11 +73,13 @@ here=$("$bin/python" -c 'import sys, sysconfig; print("%d.%d" % sys.version_info
 if [ -f "$lock" ] && [ "$here" = "$lock_python linux-x86_64" ]; then
     echo "install: packages of $lock (about 3.5 GB)" >&2
     uv_install --no-deps -r "$lock"
-    uv_install --no-deps -e .
+    uv_install --no-deps --reinstall-package trainwright -e .
 else
     echo "install: newest packages that fit (about 3.5 GB); $lock is for Python $lock_python" >&2
-    uv_install --override requirements/overrides.txt -e '.[cpu,dev,docs]'
+    uv_install --override requirements/overrides.txt --reinstall-package trainwright -e '.[cpu,dev,docs]'
 fi
+"$bin/python" -c 'import trainwright.storage.tokens._gather' 2>/dev/null ||
+    echo "install: no C compiler or no Python.h, so tokens are read with NumPy, which is slower" >&2
 # vLLM's CPU build needs this library, and its own words without it do not say so.
 has_numa() { "$bin/python" -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null; }
 if ! has_numa && may_apt; then apt_install libnuma1; fi
