@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix gpu-check lint docs slurm clean
+.PHONY: install quickstart test test-matrix gpu-check bench-storage lint docs slurm clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,11 @@ test-matrix: install
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 gpu-check:
 	PYTHONPATH=typings $(GPU_PYTHON) -m pytest -m gpu -rP $(ARGS) tests/gpu
+
+# The data path against other projects' (build/bench-venv, 1.5 GB); ARGS names some of the benchmarks, or gives options.
+bench-storage: install
+	@VENV=$(VENV) benchmarks/storage/setup.sh
+	@OMP_NUM_THREADS=1 PYTHONPATH=typings build/bench-venv/bin/python -m benchmarks.storage.run $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

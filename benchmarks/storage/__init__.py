@@ -1,0 +1,1 @@
+"""Benchmarks of the data path; benchmarks/storage/run.py runs them all."""

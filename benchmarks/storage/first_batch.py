@@ -1,0 +1,88 @@
+"""Line 5: from nothing opened to the first batch, at the start and in mid-epoch, for small and huge stores.
+
+Run: make bench-storage ARGS=first_batch
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from trainwright.config.data import DataConfig, Source
+from trainwright.storage.loading.training_data import TrainingData
+
+from .report import limits
+from .settings import BATCH, LENGTH, Settings, start
+from .sparse import SHARD_TOKENS, sparse_store
+
+LIMIT_MS = 20.0
+_SMALL_SHARD = 1 << 17
+_DOCUMENTS = 1 << 25
+
+Lines = list[tuple[str, float, str, float | None]]
+
+
+def measure(settings: Settings) -> bool:
+    """Print the table; whether every start keeps within the limit."""
+    lines: Lines = []
+    sizes = [10**power for power in range(3, 11) if 10**power <= settings.samples]
+    for samples in sizes:
+        lines += _case(settings, f"{samples:,} samples", samples, SHARD_TOKENS)
+    per_shard = _SMALL_SHARD // LENGTH
+    for shards in (1, 10, 1_000, 100_000):
+        if shards * per_shard <= settings.samples:
+            lines += _case(settings, f"{shards:,} small shards", shards * per_shard - 1, _SMALL_SHARD)
+    lines += _with_documents(settings, min(10**7, settings.samples))
+    times = [line[1] for line in lines]
+    title = (
+        f"5. From nothing opened to the first batch of {BATCH} samples, in fresh processes, imports excluded\n"
+        f"Medians of {settings.rounds}; sparse stores. Smallest {min(times):.1f} ms, largest {max(times):.1f} ms"
+    )
+    return limits(title, lines)
+
+
+def _case(settings: Settings, name: str, samples: int, shard_tokens: int) -> Lines:
+    shards = -(-(samples * LENGTH + 1) // shard_tokens)
+    with sparse_store(settings.folder / "sparse", samples, shard_tokens) as store:
+        return [
+            (f"{name} in {shards:,} shards, {what}", _median(store, position, settings.rounds), "ms", LIMIT_MS)
+            for what, position in (("start", 0), ("resume in mid-epoch", samples // 2 + 1))
+        ]
+
+
+def _with_documents(settings: Settings, samples: int) -> Lines:
+    """The document index is needed only where documents are kept apart; here it has its real size."""
+    with sparse_store(settings.folder / "sparse", samples, SHARD_TOKENS, _DOCUMENTS) as store:
+        name = f"{samples:,} samples, documents of 800 tokens kept apart"
+        return [
+            (f"{name}, {what}", _median(store, position, settings.rounds, mask=True), "ms", LIMIT_MS)
+            for what, position in (("start", 0), ("resume in mid-epoch", samples // 2 + 1))
+        ]
+
+
+def _median(store: Path, position: int, rounds: int, *, mask: bool = False) -> float:
+    """Median milliseconds of fresh processes."""
+    command = [sys.executable, "-m", f"{__package__}.first_batch", "child", str(store), str(position)]
+    command += ["mask"] * mask
+    runs = [subprocess.run(command, check=True, timeout=120, capture_output=True, text=True) for _ in range(rounds)]
+    return statistics.median(float(run.stdout) for run in runs)
+
+
+def _child(store: str, position: int, mask: bool) -> float:
+    """Milliseconds of opening and one batch."""
+    config = DataConfig(train=[Source(store=store)], sequence_length=LENGTH)
+    begun = time.perf_counter()
+    data = TrainingData.open(config)
+    batch = data.batch(position, BATCH, starts=mask)
+    elapsed = time.perf_counter() - begun
+    assert batch.tokens.shape == (BATCH, LENGTH + 1)
+    assert not batch.tokens.any()
+    return elapsed * 1e3
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        print(_child(sys.argv[2], int(sys.argv[3]), "mask" in sys.argv))
+    else:
+        start(measure)
