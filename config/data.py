@@ -1,5 +1,7 @@
 """The `data` section: which token stores are read, and in what order."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from .base import Section
@@ -25,6 +27,8 @@ class DataConfig(Section):
     """Seed of the data order; rank, layout and batch size never change the order."""
     window: int | None = Field(default=None, ge=1)
     """Samples per shuffle window; the whole store if not given."""
+    read: Literal["auto", "map", "plain"] = "auto"
+    """How shards are read: mapped into memory or plainly; `auto` maps on local disks and measures on shared ones."""
     document_mask: bool = False
     """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
 

@@ -19,7 +19,7 @@ except ImportError:  # nothing could be compiled; NumPy gives the same values
 Words = NDArray[np.uint64]
 
 _ROUNDS = 8
-_MAX_BLOCK = 64
+MAX_BLOCK = 64
 _GOLDEN = 0x9E3779B97F4A7C15
 _MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _BLOCK_LEVEL, _SAMPLE_LEVEL = 1, 2
@@ -41,7 +41,7 @@ class Order:
             raise ValueError(f"seed {seed} must be in 0..2**64-1 and window {window} at least 1")
         window = min(window or num_samples, num_samples)
         self.num_samples = num_samples
-        self._block = min(_MAX_BLOCK, max(1, window // 16))
+        self._block = min(MAX_BLOCK, max(1, window // 16))
         self._num_blocks = -(-num_samples // self._block)
         self._span = -(-window // self._block) * self._block
         self._key = _absorb(_absorb(np.zeros(1, np.uint64), seed), ORDER_VERSION)

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from ...config.data import DataConfig
 from ...config.errors import UserError
 from ...config.model import ModelShape
+from ..tokens.filesystem import choose_how
 from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
+from ..tokens.store import read_info
 from ..tokens.verify import check_presence
 from .mixture import Mixture, quotas_of
-from .order import ORDER_VERSION, Order
+from .order import MAX_BLOCK, ORDER_VERSION, Order
+from .origins import Origin, origin_of
+
+_SPARE_CHUNKS = 64
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,7 @@ class TrainingData:
 
         Raises UserError for a store that is missing, too short or of another tokenizer, FoundBad for a damaged one.
         """
-        share = MAX_MAPPED // len(data.train)
-        stores = [open_store(Path(source.store), max_mapped=share) for source in data.train]
+        stores = [_open(Path(source.store), data) for source in data.train]
         for number, store in enumerate(stores):
             if store.num_tokens <= data.sequence_length:
                 problem = f"{store.path} holds {store.num_tokens} tokens, too few for one sample"
@@ -107,6 +111,14 @@ class TrainingData:
                 begins[rows] = store.starts(samples, self._length)
         return Batch(tokens, begins)
 
+    def explain(self, position: int, count: int) -> list[Origin]:
+        """Where the samples at these positions come from."""
+        origins = []
+        for store, samples, rows in self._located(position, count):
+            for sample, row in zip(samples.tolist(), rows.tolist(), strict=True):
+                origins.append(origin_of(store, position + row, sample, self._length))
+        return sorted(origins, key=lambda origin: origin.position)
+
     def _located(self, position: int, count: int) -> Iterator[tuple[TokenStore, NDArray[np.int64], NDArray[np.int64]]]:
         """Each store that has some of the samples, their numbers there, and the rows of the batch they go to."""
         positions = np.arange(position, position + count, dtype=np.int64)
@@ -117,3 +129,13 @@ class TrainingData:
         for number in np.unique(sources).tolist():
             rows = np.flatnonzero(sources == number)
             yield self._stores[number], self._orders[number].samples(places[rows]), rows
+
+
+def _open(path: Path, data: DataConfig) -> TokenStore:
+    how = choose_how(path).how if data.read == "auto" else data.read
+    info = read_info(path)
+    # The decoded chunks of a window are kept, so that each is decoded once; without a window there is no end of them.
+    window = (data.window or 0) * data.sequence_length // info.chunk_tokens
+    ragged = (data.window or 0) // MAX_BLOCK  # a block's ends lie in chunks that it shares with others
+    share = MAX_MAPPED // len(data.train)
+    return open_store(path, how=how, max_mapped=share, max_decoded=window + ragged + _SPARE_CHUNKS)

@@ -5,21 +5,21 @@ from numpy.typing import NDArray
 def gather(
     bases: NDArray[Any],
     checked: NDArray[Any],
-    starts: NDArray[Any],
-    rows: NDArray[Any],
+    numbers: NDArray[Any],
+    rows: NDArray[Any] | None,
     out: NDArray[Any],
-    geometry: tuple[int, int, int, int, int],
-    check: bool,
+    sizes: tuple[int, int, int],
+    store: tuple[int, int, int, int, bool],
     first: int,
 ) -> tuple[int, int, int]: ...
 def announce(
     bases: NDArray[Any],
     checked: NDArray[Any],
-    starts: NDArray[Any],
-    rows: NDArray[Any],
+    numbers: NDArray[Any],
+    rows: NDArray[Any] | None,
     out: NDArray[Any],
-    geometry: tuple[int, int, int, int, int],
-    check: bool,
+    sizes: tuple[int, int, int],
+    store: tuple[int, int, int, int, bool],
     first: int,
 ) -> tuple[int, int, int]: ...
 def map_file(descriptor: int, size: int) -> int: ...

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
 from .shard_files import ShardFiles, read_exactly
-from .shards import CRC_BYTES, REMEDY, Index, Tokens, crc32c, decode_chunk
+from .shards import CRC_BYTES, REMEDY, Index, Numbers, Tokens, crc32c, decode_chunk, starts_and_rows
 from .store import StoreInfo
 
 _MAX_OPEN = 256
@@ -33,14 +33,11 @@ class CompressedShards:
         self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
         self._closer = weakref.finalize(self, _close_all, self._open, self._pool)
 
-    def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """out[rows[i]] = tokens starts[i]..starts[i]+width-1; out [n, width] in the store's dtype, uint32 or int64.
-
-        Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
-        """
+    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+        """See ShardMap.fill."""
         length, width = self._info.chunk_tokens, out.shape[1]
-        self.will_need(starts, rows, out)
-        for start, row in zip(starts.tolist(), rows.tolist(), strict=True):
+        self.will_need(numbers, step, out, rows)
+        for start, row in starts_and_rows(numbers, step, out, rows, self._info.tokens):
             at, stop = start, start + width
             while at < stop:
                 chunk, offset = divmod(at, length)
@@ -49,9 +46,10 @@ class CompressedShards:
                 out[row, at - start : at - start + count] = tokens[offset : offset + count]
                 at += count
 
-    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
         """Begin to decode what `fill` is soon called with, in ascending order, as far as there is room to keep it."""
         length, width = self._info.chunk_tokens, out.shape[1]
+        starts = numbers * step
         firsts, lasts = starts // length, (starts + width - 1) // length
         chunks = {
             chunk

@@ -46,6 +46,16 @@ class DocumentIndex:
             _mark(result, rows, starts[rows], self._load(number))
         return result
 
+    def document_at(self, token: int) -> int:
+        """Number of the document that holds a token."""
+        chunk = self._chunk_of(token)
+        return chunk * self._chunk + int(np.searchsorted(self._load(chunk), np.uint64(token), "right")) - 1
+
+    def start_of(self, document: int) -> int:
+        """Place of a document's first token."""
+        chunk, number = divmod(document, self._chunk)
+        return int(self._load(chunk)[number])
+
     def _chunk_of(self, token: int) -> int:
         """Number of the chunk file that holds the last document beginning at or before a token."""
         low, high = 0, self.num_chunks

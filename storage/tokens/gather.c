@@ -190,15 +190,18 @@ FOR_EACH_CPU static void widen_16_32(uint32_t *restrict to, const uint16_t *rest
 struct gather {
     const uint64_t *bases; /* address of each shard, 0 while it is not mapped */
     uint8_t *checked;      /* a bit for each inner chunk of the store */
-    const int64_t *starts, *rows;
+    const int64_t *numbers, *rows; /* rows: NULL for 0, 1, 2, ... */
     char *out;
-    int64_t count, width, out_itemsize, itemsize, chunk_tokens, chunks_per_shard;
+    int64_t count;
+    long long step, width, out_itemsize, num_tokens, itemsize, chunk_tokens, chunks_per_shard;
     int check;
 };
 
 struct place { /* where gather stands; volatile, as it is read after a fault */
     volatile int64_t row, where;
 };
+
+static int64_t start_of(const struct gather *g, int64_t row) { return g->numbers[row] * g->step; }
 
 static void copy_tokens(const struct gather *g, char *to, const uint8_t *from, int64_t count) {
     if (g->out_itemsize == g->itemsize)
@@ -212,8 +215,8 @@ static void copy_tokens(const struct gather *g, char *to, const uint8_t *from, i
 }
 
 static enum status gather_row(const struct gather *g, struct place *place) {
-    int64_t at = g->starts[place->row], left = g->width;
-    char *to = g->out + g->rows[place->row] * g->width * g->out_itemsize;
+    int64_t at = start_of(g, place->row), left = g->width;
+    char *to = g->out + (g->rows ? g->rows[place->row] : place->row) * g->width * g->out_itemsize;
     const int64_t bytes = g->chunk_tokens * g->itemsize;
     while (left) {
         const int64_t chunk = at / g->chunk_tokens, offset = at % g->chunk_tokens;
@@ -245,8 +248,9 @@ static enum status gather_row(const struct gather *g, struct place *place) {
 /* Tell the system of one row's pages; where a row ends in the next shard, that one's first pages come by themselves. */
 static enum status announce_row(const struct gather *g, struct place *place) {
     const int64_t stride = g->chunk_tokens * g->itemsize + CRC_BYTES;
-    const int64_t first = g->starts[place->row] / g->chunk_tokens, shard = first / g->chunks_per_shard;
-    int64_t last = (g->starts[place->row] + g->width - 1) / g->chunk_tokens;
+    const int64_t start = start_of(g, place->row);
+    const int64_t first = start / g->chunk_tokens, shard = first / g->chunks_per_shard;
+    int64_t last = (start + g->width - 1) / g->chunk_tokens;
     if (last / g->chunks_per_shard != shard)
         last = (shard + 1) * g->chunks_per_shard - 1;
     if (!g->bases[shard]) {
@@ -254,7 +258,7 @@ static enum status announce_row(const struct gather *g, struct place *place) {
         return NOT_MAPPED;
     }
     /* All of a chunk that was not checked yet, else the tokens alone. */
-    const int64_t offset = g->starts[place->row] % g->chunk_tokens * g->itemsize;
+    const int64_t offset = start % g->chunk_tokens * g->itemsize;
     const int whole = g->check && !(g->checked[first >> 3] & 1u << (first & 7));
     const int64_t size = whole ? (last - first + 1) * stride : (last - first) * stride + g->width * g->itemsize;
     const uintptr_t page = 4096, base = (uintptr_t)g->bases[shard];
@@ -284,55 +288,57 @@ static enum status for_rows(row_function function, const struct gather *g, struc
 }
 
 static int fits(const struct gather *g, Py_ssize_t num_shards, Py_ssize_t num_bits, Py_ssize_t num_rows) {
-    if (g->chunk_tokens < 1 || g->chunks_per_shard < 1 || g->width < 1 || (g->itemsize != 2 && g->itemsize != 4))
+    if (g->step < 1 || g->chunk_tokens < 1 || g->chunks_per_shard < 1 || (g->itemsize != 2 && g->itemsize != 4))
         return 0;
     if (g->out_itemsize != g->itemsize && g->out_itemsize != 8 && !(g->itemsize == 2 && g->out_itemsize == 4))
         return 0;
+    const int64_t last_chunk = (g->num_tokens - 1) / g->chunk_tokens;
+    if (g->num_tokens < g->width || last_chunk >= num_bits || last_chunk / g->chunks_per_shard >= num_shards)
+        return 0;
+    const int64_t last_number = (g->num_tokens - g->width) / g->step;
     for (int64_t i = 0; i < g->count; i++) {
-        if (g->starts[i] < 0 || g->starts[i] > INT64_MAX - g->width || g->rows[i] < 0 || g->rows[i] >= num_rows)
-            return 0;
-        const int64_t last = (g->starts[i] + g->width - 1) / g->chunk_tokens;
-        if (last >= num_bits || last / g->chunks_per_shard >= num_shards)
+        const int64_t row = g->rows ? g->rows[i] : i;
+        if (g->numbers[i] < 0 || g->numbers[i] > last_number || row < 0 || row >= num_rows)
             return 0;
     }
     return 1;
 }
 
 static PyObject *run(row_function function, PyObject *args) {
-    Py_buffer bases, checked, starts, rows, out;
+    Py_buffer bases, checked, numbers, rows, out;
     struct gather g;
-    long long width, out_itemsize, itemsize, chunk_tokens, chunks_per_shard, first;
-    if (!PyArg_ParseTuple(args, "y*w*y*y*w*(LLLLL)pL", &bases, &checked, &starts, &rows, &out, &width, &out_itemsize,
-                          &itemsize, &chunk_tokens, &chunks_per_shard, &g.check, &first))
+    long long first;
+    if (!PyArg_ParseTuple(args, "y*w*y*z*w*(LLL)(LLLLp)L", &bases, &checked, &numbers, &rows, &out, &g.step, &g.width,
+                          &g.out_itemsize, &g.num_tokens, &g.itemsize, &g.chunk_tokens, &g.chunks_per_shard, &g.check,
+                          &first))
         return NULL;
-    g.bases = bases.buf, g.checked = checked.buf, g.starts = starts.buf, g.rows = rows.buf, g.out = out.buf;
-    g.count = starts.len / 8, g.width = width, g.out_itemsize = out_itemsize, g.itemsize = itemsize;
-    g.chunk_tokens = chunk_tokens, g.chunks_per_shard = chunks_per_shard;
+    g.bases = bases.buf, g.checked = checked.buf, g.numbers = numbers.buf, g.rows = rows.buf, g.out = out.buf;
+    g.count = numbers.len / 8;
     struct place place = {.row = first, .where = 0};
     enum status status = DONE;
-    const int good = width > 0 && out_itemsize > 0 && rows.len == starts.len && first >= 0 &&
-                     fits(&g, bases.len / 8, checked.len * 8, out.len / (width * out_itemsize));
+    const int good = g.width > 0 && g.out_itemsize > 0 && (!rows.buf || rows.len == numbers.len) && first >= 0 &&
+                     fits(&g, bases.len / 8, checked.len * 8, out.len / (g.width * g.out_itemsize));
     if (good) {
         Py_BEGIN_ALLOW_THREADS
         status = for_rows(function, &g, &place);
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&bases), PyBuffer_Release(&checked), PyBuffer_Release(&starts), PyBuffer_Release(&rows);
+    PyBuffer_Release(&bases), PyBuffer_Release(&checked), PyBuffer_Release(&numbers), PyBuffer_Release(&rows);
     PyBuffer_Release(&out);
     if (!good) {
-        PyErr_SetString(PyExc_ValueError, "gather: starts, rows or sizes do not fit the buffers");
+        PyErr_SetString(PyExc_ValueError, "a sample is not within the store, or arrays do not fit each other");
         return NULL;
     }
     return Py_BuildValue("iLL", (int)status, (long long)place.row, (long long)place.where);
 }
 
 PyDoc_STRVAR(gather_doc,
-             "gather(bases, checked, starts, rows, out, geometry, check, first) -> (status, row, where)\n\n"
-             "Copy tokens starts[i]..starts[i]+width-1 to row rows[i] of out, for i from first on.\n"
-             "bases uint64 [shards], checked uint8 [bits / 8], starts and rows int64 [n], out [rows, width], contiguous;\n"
-             "geometry (width, bytes of an output item, bytes of a token, tokens of a chunk, chunks of a shard).\n"
-             "status 0: done; 1: shard `where` is not mapped; 2: chunk `where` of the store fails its crc32c; 3: it cannot\n"
-             "be read. Raises ValueError for what does not fit.");
+             "gather(bases, checked, numbers, rows, out, sizes, store, first) -> (status, row, where)\n\n"
+             "Copy `width` tokens from numbers[i]*step on to row rows[i] of out (i if rows is None), for i from `first` on.\n"
+             "bases uint64 [shards], checked uint8 [bits / 8], numbers and rows int64 [n], out [rows, width], contiguous;\n"
+             "sizes (step, width, bytes of an output item); store (tokens, bytes of a token, tokens of a chunk, chunks of a\n"
+             "shard, whether to check). status 0: done; 1: shard `where` is not mapped; 2: chunk `where` of the store fails\n"
+             "its crc32c; 3: it cannot be read. Raises ValueError for what does not fit.");
 
 static PyObject *gather(PyObject *self, PyObject *args) {
     (void)self;

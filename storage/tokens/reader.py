@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from .compressed_shards import CompressedShards
 from .documents import DocumentIndex
 from .shard_reads import ShardReads
-from .shards import Tokens
+from .shards import Numbers, Tokens
 from .store import TOKENIZER, StoreInfo, read_info
 
 How = Literal["map", "plain"]
@@ -21,10 +21,10 @@ _MAX_DECODED = 64
 class Shards(Protocol):
     """What ways of reading shards have in common; ShardMap tells what each does."""
 
-    def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
         """Copy tokens to rows of `out`."""
 
-    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
         """Say what is read soon."""
 
     def close(self) -> None:
@@ -53,36 +53,28 @@ class TokenStore:
             raise ValueError(f"tokens {start}..{stop} are not within 0..{self.num_tokens}")
         result: Tokens = np.empty(stop - start, self.info.numpy_dtype)
         if stop > start:
-            self._shards.fill(np.array([start]), np.zeros(1, np.int64), result[None])
+            self._shards.fill(np.array([start]), 1, result[None], None)
         return result
 
-    def samples(self, numbers: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    def samples(self, numbers: Numbers, length: int) -> NDArray[np.int64]:
         """Samples of length+1 tokens, int64 [len(numbers), length+1]; sample i begins at token i*length."""
         result = np.empty((len(numbers), length + 1), np.int64)
         self.samples_into(numbers, result)
         return result
 
-    def samples_into(
-        self, numbers: NDArray[np.int64], out: NDArray[Any], rows: NDArray[np.int64] | None = None
-    ) -> None:
+    def samples_into(self, numbers: Numbers, out: NDArray[Any], rows: Numbers | None = None) -> None:
         """Samples of out.shape[1] tokens to rows of `out` (0, 1, ... if not given); sample i begins at i*(width-1).
 
         `out` [n, width] is contiguous and int64, uint32 or of the store's dtype. Raises FoundBad as `read` does,
         ValueError if a sample is not within the store.
         """
-        self._shards.fill(self._starts(numbers, out), np.arange(len(numbers)) if rows is None else rows, out)
+        self._shards.fill(numbers, out.shape[1] - 1, out, rows)
 
-    def will_need(self, numbers: NDArray[np.int64], out: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
+    def will_need(self, numbers: Numbers, out: NDArray[Any], rows: Numbers | None = None) -> None:
         """Say what samples_into is soon called with, so that the system or decoding threads begin."""
-        self._shards.will_need(self._starts(numbers, out), np.arange(len(numbers)) if rows is None else rows, out)
+        self._shards.will_need(numbers, out.shape[1] - 1, out, rows)
 
-    def _starts(self, numbers: NDArray[np.int64], out: NDArray[Any]) -> NDArray[np.int64]:
-        starts: NDArray[np.int64] = numbers * (out.shape[1] - 1)
-        if len(starts) and (int(starts.min()) < 0 or int(starts.max()) + out.shape[1] > self.num_tokens):
-            raise ValueError(f"samples {numbers.min()}..{numbers.max()} are not within {self.num_tokens} tokens")
-        return starts
-
-    def starts(self, numbers: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    def starts(self, numbers: Numbers, length: int) -> NDArray[np.bool_]:
         """Where documents begin in these samples, bool [len(numbers), length+1]."""
         return self.document_index.marks(numbers * length, length + 1)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...config.errors import FoundBad
 from . import _gather
 from .shard_files import ShardFiles
-from .shards import REMEDY
+from .shards import REMEDY, Numbers
 from .store import StoreInfo
 
 _DONE, _NOT_MAPPED, _BAD_CRC = range(3)  # as gather.c tells; what is left is that a page cannot be read
@@ -27,24 +27,26 @@ class ShardMap:
 
         Without `check` the chunks' crc32c are not looked at.
         """
-        self._files, self._info, self._check = ShardFiles(store, info), info, check
-        self._max_mapped = max_mapped
+        self._files, self._info, self._max_mapped = ShardFiles(store, info), info, max_mapped
+        itemsize = info.numpy_dtype.itemsize
+        self._geometry = (info.tokens, itemsize, info.chunk_tokens, info.chunks_per_shard, check)
         self._bases = np.zeros(info.num_shards, np.uint64)
         self._checked = np.zeros(-(-info.num_chunks // 8), np.uint8)
         self._mapped: deque[tuple[int, int, int]] = deque()  # shard, address, size
         self._lock = threading.Lock()  # no shard is let go while another thread reads it
         self._closer = weakref.finalize(self, _let_go, self._mapped)
 
-    def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """out[rows[i]] = tokens starts[i]..starts[i]+width-1; out [n, width] in the store's dtype, uint32 or int64.
+    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+        """out[rows[i]] = tokens numbers[i]*step and on; out [n, width] of the store's dtype, uint32 or int64.
 
-        Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
+        rows are 0, 1, ... if None. Raises FoundBad naming shard and chunk for what is damaged or cannot be read,
+        ValueError for what is not within the store.
         """
-        self._run(_gather.gather, starts, rows, out)
+        self._run(_gather.gather, numbers, step, out, rows)
 
-    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
         """Ask the system to read in the background what `fill` is soon called with."""
-        self._run(_gather.announce, starts, rows, out)
+        self._run(_gather.announce, numbers, step, out, rows)
 
     def close(self) -> None:
         """Let all shards go."""
@@ -52,14 +54,14 @@ class ShardMap:
             self._bases[:] = 0
             _let_go(self._mapped)
 
-    def _run(self, function: Any, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def _run(self, function: Any, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
         """Call gather or announce until it is through, mapping the shards that it asks for."""
-        info, row = self._info, 0
-        geometry = (out.shape[1], out.itemsize, info.numpy_dtype.itemsize, info.chunk_tokens, info.chunks_per_shard)
+        sizes, row = (step, out.shape[1], out.itemsize), 0
         with self._lock:
             while True:
-                arrays = (self._bases, self._checked, starts, rows, out)
-                status, row, where = function(*arrays, geometry, self._check, row)
+                status, row, where = function(
+                    self._bases, self._checked, numbers, rows, out, sizes, self._geometry, row
+                )
                 if status == _DONE:
                     return
                 if status != _NOT_MAPPED:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
 from .shard_files import ShardFiles, read_exactly
-from .shards import CRC_BYTES, REMEDY, crc32c
+from .shards import CRC_BYTES, REMEDY, Numbers, crc32c, starts_and_rows
 from .store import StoreInfo
 
 _MAX_OPEN = 256  # of the 1,024 descriptors that a process usually may have
@@ -28,14 +28,11 @@ class ShardReads:
         self._lock = threading.Lock()
         self._closer = weakref.finalize(self, _close_all, self._open)
 
-    def fill(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """out[rows[i]] = tokens starts[i]..starts[i]+width-1; out [n, width] in the store's dtype, uint32 or int64.
-
-        Raises FoundBad naming shard and chunk for what is damaged or cannot be read.
-        """
+    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+        """See ShardMap.fill."""
         length, width = self._info.chunk_tokens, out.shape[1]
         with self._lock:
-            for start, row in zip(starts.tolist(), rows.tolist(), strict=True):
+            for start, row in starts_and_rows(numbers, step, out, rows, self._info.tokens):
                 at, stop = start, start + width
                 while at < stop:
                     chunk, offset = divmod(at, length)
@@ -43,12 +40,12 @@ class ShardReads:
                     out[row, at - start : at - start + count] = self._tokens(chunk, offset, count)
                     at += count
 
-    def will_need(self, starts: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
         """Ask the system to read in the background what `fill` is soon called with, in ascending order."""
         info, width = self._info, out.shape[1]
         bytes_per_token = info.numpy_dtype.itemsize
         stride = info.chunk_tokens * bytes_per_token + CRC_BYTES
-        for start in np.sort(starts).tolist():
+        for start in np.sort(numbers * step).tolist():
             shard, offset = divmod(start, info.shard_tokens)
             with self._lock:
                 place = offset // info.chunk_tokens * stride

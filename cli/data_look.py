@@ -1,0 +1,118 @@
+"""`trainwright data inspect` and `data order`: what a store holds, how to read it, and where a sample comes from."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .output import add_json_option, emit
+
+_EXCERPT_TOKENS = 64
+
+
+def add_inspect(actions: Any) -> None:
+    """Declare `data inspect`."""
+    inspect = actions.add_parser("inspect", help="show what a store holds, and how it is best read")
+    inspect.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+    advise_help = "measure how fast the store is read where it lies, and say which data.window suits it"
+    inspect.add_argument("--advise", action="store_true", help=advise_help)
+    length_help = "tokens of a sample, for --advise (2048)"
+    inspect.add_argument("--sequence-length", type=int, default=2048, metavar="N", help=length_help)
+    add_json_option(inspect)
+    inspect.set_defaults(run=_inspect)
+
+
+def add_order(actions: Any) -> None:
+    """Declare `data order`."""
+    order = actions.add_parser("order", help="say which documents the samples of a run come from")
+    order.add_argument("run_file", metavar="RUN.yaml", help="run file")
+    order.add_argument("overrides", nargs="*", metavar="key=value", help="fields to change")
+    explain_help = (
+        "position in the data order, from 0; step S of a run reads (S-1) * global_batch_size and what follows"
+    )
+    order.add_argument("--explain", type=int, required=True, metavar="POSITION", help=explain_help)
+    order.add_argument("--count", type=int, default=1, metavar="N", help="how many positions (1)")
+    add_json_option(order)
+    order.set_defaults(run=_order)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    from ..config.errors import UserError
+    from ..storage.loading.advice import advise
+    from ..storage.tokens.reader import open_store
+    from ..storage.tokens.tokenizer import open_tokenizer
+
+    if arguments.sequence_length < 2:
+        raise UserError("--sequence-length", f"{arguments.sequence_length} is below 2", "give the tokens of a sample")
+    store = open_store(arguments.store)
+    first = store.read(0, min(_EXCERPT_TOKENS, store.num_tokens)).tolist()
+    record = {
+        "store": str(arguments.store),
+        **store_facts(store.info),
+        "first_text": open_tokenizer(arguments.store).decode(first),
+    }
+    if arguments.advise:
+        advice = advise(arguments.store, arguments.sequence_length)
+        place = advice.place
+        record |= {
+            "filesystem": place.filesystem,
+            "read": place.how,
+            "map_ms": _rounded(place.map_ms),
+            "plain_ms": _rounded(place.plain_ms),
+            "sequential_mb_per_s": round(advice.sequential_mb_per_s),
+            "window": advice.window,
+            "why": advice.why,
+        }
+    emit(arguments, record, "\n".join(f"{name:22} {_shown(value)}" for name, value in record.items()))
+    return 0
+
+
+def _order(arguments: argparse.Namespace) -> int:
+    from ..config.errors import UserError
+    from ..config.loading import load_run
+    from ..storage.loading.training_data import TrainingData
+
+    for option, value, least in (("--explain", arguments.explain, 0), ("--count", arguments.count, 1)):
+        if value < least:
+            raise UserError(option, f"{value} is below {least}", f"give a number from {least} on")
+    data = TrainingData.open(load_run(Path(arguments.run_file), arguments.overrides).data)
+    origins = data.explain(arguments.explain, arguments.count)
+    lines = []
+    for origin in origins:
+        lines.append(f"position {origin.position}: {origin.store}, sample {origin.sample}, tokens {origin.start:,} to ")
+        lines[-1] += f"{origin.stop - 1:,}"
+        lines += [
+            f"  document {part.document}: its tokens {part.first} to {part.last} {_shown(part.text)}"
+            for part in origin.documents
+        ]
+    emit(arguments, {"samples": [origin.record() for origin in origins]}, "\n".join(lines))
+    return 0
+
+
+def store_facts(info: Any) -> dict[str, Any]:
+    """What zarr.json says of a store, for people and --json."""
+    return {
+        "tokens": info.tokens,
+        "documents": info.documents,
+        "dtype": info.dtype,
+        "vocab_size": info.vocab_size,
+        "end_of_document": info.end_of_document,
+        "tokenizer_fingerprint": info.tokenizer_fingerprint,
+        "shards": info.num_shards,
+        "shard_tokens": info.shard_tokens,
+        "chunk_tokens": info.chunk_tokens,
+        "compression": info.compression,
+        "generation": info.generation,
+        "size_bytes": info.size_bytes,
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return repr(value) if isinstance(value, str) and "\n" in value else str(value)
+    return f"{value:,}"

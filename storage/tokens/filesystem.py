@@ -1,0 +1,106 @@
+"""How shards are best read where they lie: mapped, or plainly; measured where the file system is a shared one."""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .reader import How, TokenStore, can_map, open_store
+from .store import StoreInfo, read_info
+
+_LOCAL = ("ext", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "apfs", "bcachefs")
+_PROBES = 6
+_SEQUENTIAL_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a store lies, and how fast it is read there. None: not measured."""
+
+    filesystem: str
+    """Its type as the system calls it, such as ext4, nfs4 or lustre."""
+    how: How
+    map_ms: float | None = None
+    """Median time to the first touch of a random chunk of a mapped shard, opening included, in milliseconds."""
+    plain_ms: float | None = None
+    """The same with a plain read."""
+
+    @property
+    def is_local(self) -> bool:
+        return is_local(self.filesystem)
+
+
+def is_local(filesystem: str) -> bool:
+    """Whether a type of file system is one of this machine's own disks or its memory."""
+    return filesystem.startswith(_LOCAL)
+
+
+def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that holds a path, or "unknown" where the system does not say."""
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return "unknown"
+    place, best = os.path.realpath(path), ("", "unknown")
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        point = fields.split()[4].encode().decode("unicode_escape")  # a space is \040
+        if (place == point or place.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
+            best = (point, rest.split()[0])
+    return best[1]
+
+
+def choose_how(path: Path) -> Place:
+    """How to read a plain store: mapped on local disks, else what a few reads of untouched chunks show to be faster.
+
+    Raises UserError and FoundBad as open_store does.
+    """
+    info, filesystem = read_info(path), filesystem_of(path)
+    if is_local(filesystem) or info.compression != "none" or not can_map():
+        return Place(filesystem=filesystem, how="map" if can_map() else "plain")
+    return measure(path, info, filesystem)
+
+
+def measure(path: Path, info: StoreInfo, filesystem: str) -> Place:
+    """Touch a few random chunks of different shards mapped, and others plainly."""
+    draw = np.random.default_rng()
+    chunks = draw.permutation(info.num_chunks)[: 2 * _PROBES] if info.num_chunks <= 1 << 20 else None
+    if chunks is None:
+        chunks = draw.integers(0, info.num_chunks, 2 * _PROBES)
+    times: dict[How, list[float]] = {"map": [], "plain": []}
+    for turn, chunk in enumerate(chunks.tolist()):
+        how: How = "map" if turn % 2 == 0 else "plain"
+        times[how].append(_touch(open_store(path, how=how), chunk))
+    medians = {how: float(np.median(each)) * 1e3 for how, each in times.items() if each}
+    best: How = "plain" if medians.get("plain", np.inf) < medians.get("map", 0.0) else "map"
+    return Place(filesystem=filesystem, how=best, map_ms=medians.get("map"), plain_ms=medians.get("plain"))
+
+
+def _touch(store: TokenStore, chunk: int) -> float:
+    start = chunk * store.info.chunk_tokens
+    began = time.perf_counter()
+    store.read(start, min(start + store.info.chunk_tokens, store.num_tokens))
+    elapsed = time.perf_counter() - began
+    store.close()
+    return elapsed
+
+
+def sequential_mb_per_s(path: Path, info: StoreInfo) -> float:
+    """Rate at which the middle of a random shard is read in one go, 10**6 bytes a second."""
+    shard = int(np.random.default_rng().integers(info.num_shards))
+    descriptor = os.open(path / "c" / str(shard), os.O_RDONLY)
+    try:
+        size = min(_SEQUENTIAL_BYTES, os.fstat(descriptor).st_size)
+        offset = (os.fstat(descriptor).st_size - size) // 2
+        began = time.perf_counter()
+        done = 0
+        while done < size:
+            part = len(os.pread(descriptor, size - done, offset + done))
+            if not part:
+                break
+            done += part
+        return done / max(time.perf_counter() - began, 1e-9) / 1e6
+    finally:
+        os.close(descriptor)
