@@ -108,6 +108,10 @@ class StageProgress(_Line):
             self.began = time.monotonic()
         self._state = (stage, done, total)
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        print(("\r\x1b[K" if self.terminal else "") + text, file=sys.stderr, flush=True)
+
     def _draw(self) -> None:
         while not self._done.wait(self.every_s):
             self.draw(self._text())
@@ -117,6 +121,8 @@ class StageProgress(_Line):
         if not 0 < done < total:
             return f"{stage or 'look for files'}, {spent_s:.0f} s so far"
         left_s = spent_s * (total - done) / done
+        if stage == "write":
+            return f"write, {done:,} of {total:,} shards, {left_s:.0f} s left, ends at {_clock(left_s)}"
         return f"{stage} {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {left_s:.0f} s left, ends at {_clock(left_s)}"
 
 

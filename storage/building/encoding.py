@@ -1,51 +1,74 @@
-"""From documents to the arrays of a token store: texts are tokenized in batches, token ids are checked and copied."""
+"""From a part's documents to its file: texts are tokenized in batches, token ids are checked and copied."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from ...config.errors import UserError
 from ..tokens.store import dtype_for
 from ..tokens.tokenizer import StoreTokenizer
-from ..tokens.writer import DocumentWriter, TokenWriter
-from .inputs.base import Sized, TextInput, TokenInput
+from .deduplication import hasher_for
+from .inputs.base import Piece, Sized, bad
+from .part_files import PartWriter
+from .parts import Part, holds_text, part_pieces, part_texts
+from .plan import Plan
+from .workspace import Workspace
 
 _BATCH_CHARACTERS = 4 << 20
 _BATCH_DOCUMENTS = 512
 
-Writers = tuple[TokenWriter, DocumentWriter]
 Passed = Callable[[int], None]
 """Called with the bytes of sources that were done since the call before."""
 
 
-def write_documents(
-    inputs: Sequence[TextInput | TokenInput], tokenizer: StoreTokenizer, writers: Writers, passed: Passed
-) -> None:
-    """Write all documents in order, each with one end-of-document token after it.
+def encode_part(space: Workspace, plan: Plan, number: int, tokenizer: StoreTokenizer, passed: Passed) -> dict[str, Any]:
+    """Make one part, each of its documents with one end-of-document token after it; its summary.
 
-    Raises UserError naming file and place of what is damaged, no text, or no token of this tokenizer.
+    Raises UserError naming file and place of what is damaged, no text, or no token of this tokenizer, and the file
+    that is not as it was planned.
     """
-    for each in inputs:
-        if isinstance(each, TextInput):
-            _encode(each, tokenizer, writers, passed)
+    part = plan.parts[number]
+    _check_unchanged(part, plan)
+    writer = PartWriter(space, number, np.dtype(dtype_for(plan.vocabulary.size)), hasher_for(plan.options))
+    skipped: set[str] = set()
+    try:
+        if holds_text(part):
+            _encode(part_texts(part, skipped), tokenizer, writer, passed)
         else:
-            _copy(each, tokenizer, writers, passed)
+            _copy(part, plan, writer, passed)
+        _check_unchanged(part, plan)
+        return writer.publish(len(skipped))
+    finally:
+        writer.close()
 
 
-def _encode(texts: TextInput, tokenizer: StoreTokenizer, writers: Writers, passed: Passed) -> None:
-    tokens, documents = writers
+def _check_unchanged(part: Part, plan: Plan) -> None:
+    names = [each.path for each in part.slices]
+    for name in [*names, *(f"{name[:-4]}.idx" for name in names if part.kind == "megatron")]:
+        try:
+            about = os.stat(name)
+        except FileNotFoundError:
+            raise bad(name, "vanished while it was read", "build again") from None
+        if plan.sizes[name] != (about.st_size, about.st_mtime_ns):
+            raise bad(name, "changed while the store was built", "build again")
+
+
+def _encode(texts: Iterable[Sized], tokenizer: StoreTokenizer, writer: PartWriter, passed: Passed) -> None:
     dtype, end = dtype_for(tokenizer.vocab_size), tokenizer.end_of_document
     for batch in _batches(texts):
         for ids in tokenizer.encode([text for text, _ in batch]):
-            documents.append(tokens.tokens)
-            tokens.append(np.array([*ids, end], dtype))
+            ids.append(end)
+            writer.add(np.array(ids, dtype))
+            writer.end_document()
         passed(sum(size for _, size in batch))
 
 
-def _batches(texts: TextInput) -> Iterator[list[Sized]]:
+def _batches(texts: Iterable[Sized]) -> Iterator[list[Sized]]:
     batch: list[Sized] = []
     length = 0
-    for text in texts.texts():
+    for text in texts:
         batch.append(text)
         length += len(text[0])
         if length >= _BATCH_CHARACTERS or len(batch) == _BATCH_DOCUMENTS:
@@ -55,26 +78,30 @@ def _batches(texts: TextInput) -> Iterator[list[Sized]]:
         yield batch
 
 
-def _copy(source: TokenInput, tokenizer: StoreTokenizer, writers: Writers, passed: Passed) -> None:
-    tokens, documents = writers
-    dtype, end, vocab_size = dtype_for(tokenizer.vocab_size), tokenizer.end_of_document, tokenizer.vocab_size
-    number, begins, last_id, waiting = 0, True, -1, 0
-    for piece in source.pieces():
-        if begins:
-            documents.append(tokens.tokens)
-            last_id = -1
+def _copy(part: Part, plan: Plan, writer: PartWriter, passed: Passed) -> None:
+    end, vocab_size = plan.vocabulary.end_of_document, plan.vocabulary.size
+    dtype = dtype_for(vocab_size)
+    number, last_id, waiting = part.slices[0].start, -1, 0
+    for piece in part_pieces(part, plan.vocabulary):
         if len(piece.tokens):
-            wrong = piece.tokens[(piece.tokens < 0) | (piece.tokens >= vocab_size)]
-            if len(wrong):
-                problem = f"document {number}: token id {wrong[0]} is not one of the tokenizer's {vocab_size}"
-                raise UserError(f"SOURCE {source.path}", problem, "give the tokenizer that made the ids: --tokenizer")
-            tokens.append(piece.tokens.astype(dtype))
+            _check_ids(piece, (part.slices[0].path, number), vocab_size)
+            writer.add(piece.tokens.astype(dtype))
             last_id = int(piece.tokens[-1])
-        if piece.last and last_id != end:
-            tokens.append(np.array([end], dtype))
-        number, begins = number + piece.last, piece.last
+        if piece.last:
+            if last_id != end:
+                writer.add(np.array([end], dtype))
+            writer.end_document()
+            number, last_id = number + 1, -1
         waiting += piece.size_bytes
         if waiting >= _BATCH_CHARACTERS:
             passed(waiting)
             waiting = 0
     passed(waiting)
+
+
+def _check_ids(piece: Piece, where: tuple[str, int], vocab_size: int) -> None:
+    wrong = piece.tokens[(piece.tokens < 0) | (piece.tokens >= vocab_size)]
+    if len(wrong):
+        path, number = where
+        problem = f"document {number}: token id {wrong[0]} is not one of the tokenizer's {vocab_size}"
+        raise UserError(f"SOURCE {path}", problem, "give the tokenizer that made the ids: --tokenizer")

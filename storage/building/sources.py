@@ -1,25 +1,22 @@
 """What a token store is built from: the sources that a user names, found, ordered and opened."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ...config.errors import UserError
-from .inputs import arrow, jsonl, kinds, parquet
-from .inputs.base import FieldFiles, Reader, TextInput, TokenInput
+from .inputs import arrow, kinds
+from .inputs.base import FieldFiles, TextInput, TokenInput
 from .inputs.hdf5 import open_hdf5_input
 from .inputs.megatron import open_megatron, stem
+from .inputs.nanogpt import open_nanogpt
+from .inputs.records import RECORDS
 from .inputs.text import TextFiles, text_files
 
 FIELD = "text"
 Inputs = list[TextInput | TokenInput]
-_READERS: dict[str, tuple[Reader, Callable[[str], int]]] = {
-    "jsonl": (jsonl.read_jsonl, jsonl.expansion),
-    "parquet": (parquet.read_parquet, parquet.expansion),
-    "arrow": (arrow.read_arrow, lambda path: 1),
-}
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,9 @@ def _open(kind: str, files: list[str], field: str) -> Inputs:
         return [open_megatron(prefix) for prefix in dict.fromkeys(stem(file) for file in files)]
     if kind == "hdf5":
         return [open_hdf5_input(file, field) for file in files]
-    read, expansion = _READERS[kind]
-    return [FieldFiles(read, tuple(files), field, expansion)]
+    if kind == "nanogpt":
+        return [open_nanogpt(file) for file in files]
+    return [FieldFiles(RECORDS[kind].read, tuple(files), field, RECORDS[kind].expansion)]
 
 
 def _merged(inputs: Inputs) -> Inputs:

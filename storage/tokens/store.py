@@ -44,6 +44,8 @@ class StoreInfo:
     inventory_bytes: int
     """Size of inventory.json."""
     inventory_sha256: str
+    deduplication: dict[str, Any] | None = None
+    """`kind`, `dropped_exact`, `dropped_near` and, of the kind near, `near_threshold`; None if nothing was dropped."""
 
     @property
     def chunks_per_shard(self) -> int:
@@ -142,6 +144,7 @@ def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
         size_bytes=attributes["size_bytes"],
         inventory_bytes=attributes["inventory"]["size_bytes"],
         inventory_sha256=attributes["inventory"]["sha256"],
+        deduplication=attributes.get("deduplication"),
     )
 
 
@@ -157,6 +160,7 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
         "documents": {"array": DOCUMENTS, "count": info.documents, "chunk": info.document_chunk},
         "size_bytes": info.size_bytes,
         "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
+        **({} if info.deduplication is None else {"deduplication": info.deduplication}),
     }
 
 

@@ -3,10 +3,12 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from .base import Sized, bad, open_file
+from ....config.errors import UserError
+from .base import Sized, bad, even_cuts, open_file
 from .columns import check_column, column_texts, damaged, import_arrow
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -41,10 +43,23 @@ def saved_files(folder: Path, enters: Callable[[str], bool]) -> list[str]:
     return files
 
 
-def read_arrow(path: str, field: str) -> Iterator[Sized]:
+def cut_arrow(path: str, field: str, part_bytes: int) -> list[int]:
+    """Record batches at which a file may be cut, about `part_bytes` apart."""
+    arrow = import_arrow(path, "an Arrow file")
+    faults: tuple[type[Exception], ...] = (UserError, *damaged(arrow))
+    try:
+        with arrow.memory_map(path) as source:
+            places = [place for _, place in _batches(arrow, source, path, field)]
+    except faults:
+        return []  # reading it says what is wrong
+    return even_cuts([place - before for before, place in pairwise([0, *places])], part_bytes)
+
+
+def read_arrow(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
     """Documents of an Arrow file: the string column `field`. The format has no checksums.
 
-    Raises UserError naming file, record batch and row of what is cut, damaged or null.
+    `start` and `stop` are record batches. Raises UserError naming file, record batch and row of what is cut, damaged
+    or null.
     """
     arrow = import_arrow(path, "an Arrow file")
     _check_ends(path)
@@ -52,6 +67,11 @@ def read_arrow(path: str, field: str) -> Iterator[Sized]:
     try:
         with arrow.memory_map(path) as source:
             for batch, place in _batches(arrow, source, path, field):
+                if number == stop:
+                    break
+                if number < start:
+                    number, row, before = number + 1, row + batch.num_rows, place
+                    continue
                 texts = column_texts(batch.column(field), path, f"record batch {number}", row, field)
                 for text in texts:
                     yield text, place - before

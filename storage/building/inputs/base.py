@@ -2,9 +2,10 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,12 @@ RESTORE = "restore the file from a copy, or leave it out"
 Ids = NDArray[np.integer[Any]]
 Sized = tuple[str, int]
 """A text, and the bytes on disk that were passed since the one before: what progress counts."""
-Reader = Callable[[str, str], Iterator[Sized]]
-"""From a file's path and a field's name to its documents."""
+
+
+class Reader(Protocol):
+    """From a file's path and a field's name to its documents, or to those of its units start..stop-1."""
+
+    def __call__(self, path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]: ...
 
 
 class TextInput(ABC):
@@ -68,8 +73,12 @@ class TokenInput(ABC):
         """The tokenizer that the file holds, if it holds one."""
 
     @abstractmethod
-    def pieces(self) -> Iterator[Piece]:
-        """All documents. Raises UserError naming file and place of what is damaged."""
+    def cuts(self, part_bytes: int) -> list[int]:
+        """Units (documents, or tokens) before which the file may be cut, about `part_bytes` apart, ascending."""
+
+    @abstractmethod
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        """All documents, or those between two cuts. Raises UserError naming file and place of what is damaged."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +136,27 @@ def cut(blocks: Iterable[Ids], ends: Iterable[int]) -> Iterator[Piece]:
     while end is not None:  # documents without tokens, where there is no block at all
         yield Piece(np.empty(0, np.int64), True, 0)
         end = next(waiting, None)
+
+
+def cuts_by_place(count: int, place: Callable[[int], int], part_bytes: int) -> list[int]:
+    """Numbers of the documents, of `count`, before which to cut; `place` is the byte at which a document begins."""
+    cuts = []
+    for target in range(part_bytes, place(count), part_bytes):
+        number = bisect_left(range(count), target, key=place)
+        if 0 < number < count and (not cuts or number > cuts[-1]):
+            cuts.append(number)
+    return cuts
+
+
+def even_cuts(sizes: Sequence[int], part_bytes: int) -> list[int]:
+    """Numbers of the units before which to cut, so that what lies between is about `part_bytes` each."""
+    cuts, filled = [], 0
+    for number, size in enumerate(sizes):
+        if filled and filled + size // 2 >= part_bytes:
+            cuts.append(number)
+            filled = 0
+        filled += size
+    return cuts
 
 
 def bad(path: str, problem: str, remedy: str = RESTORE) -> UserError:

@@ -12,7 +12,20 @@ import numpy as np
 
 from ....config.errors import UserError
 from ...tokens.tokenizer import StoreTokenizer, take_tokenizer
-from .base import FieldFiles, Ids, Piece, Sized, TextInput, TokenInput, bad, cut, no_field, open_file, text_of
+from .base import (
+    FieldFiles,
+    Ids,
+    Piece,
+    Sized,
+    TextInput,
+    TokenInput,
+    bad,
+    cut,
+    cuts_by_place,
+    no_field,
+    open_file,
+    text_of,
+)
 
 FORMAT, FORMAT_VERSION = "trainwright tokens", 1
 TOKENS, DOCUMENTS, TOKENIZER, SHA256 = "tokens", "documents", "tokenizer", "sha256"
@@ -39,21 +52,31 @@ def open_hdf5_input(path: str, field: str) -> TextInput | TokenInput:
         return _open_tokens(path, file)
 
 
-def read_hdf5(path: str, field: str) -> Iterator[Sized]:
+def cut_hdf5(path: str, field: str, part_bytes: int) -> list[int]:
+    """Documents at which a file may be cut: as many each."""
+    with _open(path) as file:
+        count = len(_strings(path, file, field))
+    parts = max(1, min(count, os.stat(path).st_size // part_bytes))
+    return [count * number // parts for number in range(1, parts)]
+
+
+def read_hdf5(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
     """Documents of an HDF5 file: the strings of the one-dimensional dataset `field`.
 
-    HDF5 knows no null and, in strings of variable length, no NUL. Raises UserError naming file and document.
+    `start` and `stop` are documents. HDF5 knows no null and, in strings of variable length, no NUL. Raises UserError
+    naming file and document.
     """
     size_bytes = os.stat(path).st_size
-    before = 0
     with _open(path) as file:
         dataset = _strings(path, file, field)
-        for start in range(0, len(dataset), _STRINGS):
+        stop = len(dataset) if stop is None else stop
+        before = size_bytes * start // max(1, len(dataset))
+        for first in range(start, stop, _STRINGS):
             try:
-                values = dataset[start : start + _STRINGS].tolist()
+                values = dataset[first : min(first + _STRINGS, stop)].tolist()
             except _DAMAGED as error:
-                raise _damage(path, f"document {start} or one of the next", error) from None
-            for number, value in enumerate(values, start):
+                raise _damage(path, f"document {first} or one of the next", error) from None
+            for number, value in enumerate(values, first):
                 place = size_bytes * (number + 1) // len(dataset)
                 yield text_of(value, path, f"document {number}", field), place - before
                 before = place
@@ -91,28 +114,40 @@ class Hdf5Tokens(TokenInput):
     def own_tokenizer(self) -> StoreTokenizer | None:
         return self.tokenizer
 
-    def pieces(self) -> Iterator[Piece]:
+    def cuts(self, part_bytes: int) -> list[int]:
         with _open(self.path) as file:
-            yield from cut(self._blocks(file), self._ends(file))
+            return cuts_by_place(self.documents, lambda number: self._place(file, number) * self.itemsize, part_bytes)
 
-    def _blocks(self, file: Any) -> Iterator[Ids]:
-        for start in range(0, self.tokens, CHUNK):
-            stop = min(start + CHUNK, self.tokens)
-            yield _read(self.path, file, (TOKENS, start, stop))
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        stop = self.documents if stop is None else stop
+        with _open(self.path) as file:
+            first, last = self._place(file, start), self._place(file, stop)
+            ends = (end - first for end in self._ends(file, start, stop, last))
+            yield from cut(self._blocks(file, first, last), ends)
 
-    def _ends(self, file: Any) -> Iterator[int]:
-        """Ends of documents: the starts of the next ones, and the end of all."""
-        before = -1
-        for start in range(0, self.documents, CHUNK):
-            stop = min(start + CHUNK, self.documents)
+    def _place(self, file: Any, document: int) -> int:
+        """The first token of a document, or the end of all."""
+        if document >= self.documents:
+            return self.tokens
+        return int(_read(self.path, file, (DOCUMENTS, document, document + 1))[0]) if document else 0
+
+    def _blocks(self, file: Any, first: int, last: int) -> Iterator[Ids]:
+        for start in range(first, last, CHUNK):
+            yield _read(self.path, file, (TOKENS, start, min(start + CHUNK, last)))
+
+    def _ends(self, file: Any, begin: int, end: int, last: int) -> Iterator[int]:
+        """Ends of documents begin..end-1: the starts of the next ones, and `last`."""
+        before = self._place(file, begin - 1) if begin else -1
+        for start in range(begin, end, CHUNK):
+            stop = min(start + CHUNK, end)
             starts = _read(self.path, file, (DOCUMENTS, start, stop)).astype(np.int64)
             wrong = np.diff(starts, prepend=before) < 1
             if wrong.any() or (start == 0 and starts[0] != 0) or starts[-1] >= self.tokens:
                 number = start + int(wrong.argmax())
                 raise bad(self.path, f"document {number}: offsets do not ascend from 0 to {self.tokens}")
             before = int(starts[-1])
-            yield from starts[1 if start == 0 else 0 :].tolist()
-        yield self.tokens
+            yield from starts[1 if start == begin else 0 :].tolist()
+        yield last
 
 
 def _read(path: str, file: Any, part: tuple[str, int, int]) -> Ids:

@@ -3,15 +3,19 @@
 import gzip
 import io
 import json
+import os
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from typing import IO, Any
 
+from ....config.errors import UserError
 from .base import MAX_DOCUMENT_BYTES, Sized, bad, missing_package, no_field, open_file, text_of
 
 _EXPANSION = 4
 _MAX_LINE_BYTES = 4 * MAX_DOCUMENT_BYTES  # JSON may escape, and records have other fields
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_PIECE_BYTES = 1 << 20
 _INPUT_BYTES = 1 << 11  # little, since a byte may stand for thousands
 _MAX_WINDOW_BYTES = 1 << 31  # what `zstd --long=31` writes
 
@@ -21,14 +25,54 @@ def expansion(path: str) -> int:
     return _EXPANSION if _compression(path) else 1
 
 
-def read_jsonl(path: str, field: str) -> Iterator[Sized]:
+def cut_jsonl(path: str, field: str, part_bytes: int) -> list[int]:
+    """Byte offsets of lines, about `part_bytes` apart, at which a plain file may be cut; a compressed one has none."""
+    if _compression(path):
+        return []
+    places: list[int] = []
+    with open_file(path) as file:
+        size_bytes = file.seek(0, os.SEEK_END)
+        for target in range(part_bytes, size_bytes, part_bytes):
+            if places and target < places[-1]:
+                continue
+            file.seek(target - 1)
+            while (piece := file.readline(_PIECE_BYTES)) and not piece.endswith(b"\n"):
+                pass
+            if file.tell() < size_bytes:
+                places.append(file.tell())
+    return places
+
+
+def read_jsonl(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
     """Documents of a file of JSON lines: the string `field` of each line's object. Blank lines are passed over.
 
-    Raises UserError naming file and line where a line is cut, no JSON object, or without such a string.
+    `start` and `stop` are byte offsets of lines, of a plain file alone. Raises UserError naming file and line where a
+    line is cut, no JSON object, or without such a string.
     """
+    try:
+        yield from _documents(path, field, (start, stop), 1 if start else 0)
+    except UserError:
+        if start:  # how many lines stand before is counted only now: reading it all for each part would be too slow
+            deque(_documents(path, field, (start, stop), _count_lines(path, start)), maxlen=0)
+        raise
+
+
+def read_records(path: str) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Line number, object, and bytes of the file read by then, of each line. Raises UserError as read_jsonl does."""
     with open_file(path) as raw:
-        before = 0
-        for number, line in _lines(path, raw, _decompressed(path, raw)):
+        for number, line in _lines(path, raw, _decompressed(path, raw), None):
+            record = _parse(path, number, line)
+            if record is not None:
+                yield number, record, raw.tell()
+
+
+def _documents(path: str, field: str, span: tuple[int, int | None], lines_before: int) -> Iterator[Sized]:
+    start, stop = span
+    with open_file(path) as raw:
+        before = raw.seek(start)
+        stream = raw if start or stop is not None else _decompressed(path, raw)
+        for number, line in _lines(path, raw, stream, stop):
+            number += lines_before
             record = _parse(path, number, line)
             if record is None:
                 continue
@@ -40,9 +84,18 @@ def read_jsonl(path: str, field: str) -> Iterator[Sized]:
             before = place
 
 
-def _lines(path: str, raw: IO[bytes], stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+def _count_lines(path: str, stop: int) -> int:
+    lines = place = 0
+    with open_file(path) as file:
+        while place < stop and (piece := file.read(min(_PIECE_BYTES, stop - place))):
+            lines += piece.count(b"\n")
+            place += len(piece)
+    return lines
+
+
+def _lines(path: str, raw: IO[bytes], stream: IO[bytes], stop: int | None) -> Iterator[tuple[int, bytes]]:
     number = 0
-    while True:
+    while stop is None or raw.tell() < stop:
         try:
             line = stream.readline(_MAX_LINE_BYTES + 1)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:

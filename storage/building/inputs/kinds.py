@@ -3,11 +3,12 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .base import bad, open_file
+from .nanogpt import MAGICS
 
-FORMATS = ("text", "jsonl", "parquet", "hdf5", "arrow", "megatron")
+FORMATS = ("text", "jsonl", "parquet", "hdf5", "arrow", "megatron", "nanogpt")
 _ENDINGS = {
     # Compressed, a .json is that of a corpus, and so JSON lines; else it may be one value, and so a text.
     "jsonl": (".jsonl", ".ndjson", *(name + end for name in (".jsonl", ".ndjson", ".json") for end in (".gz", ".zst"))),
@@ -15,8 +16,14 @@ _ENDINGS = {
     "hdf5": (".h5", ".hdf5"),
     "arrow": (".arrow",),
     "megatron": (".bin", ".idx"),
+    "nanogpt": (".bin",),  # taken by name only where --format says so: in many folders .bin is anything
 }
-_STARTS = {b"PAR1": "parquet", b"\x89HDF\r\n\x1a\n": "hdf5", b"ARROW1": "arrow"}
+_STARTS = {
+    b"PAR1": "parquet",
+    b"\x89HDF\r\n\x1a\n": "hdf5",
+    b"ARROW1": "arrow",
+    **dict.fromkeys(MAGICS, "nanogpt"),
+}
 # What lies beside data files and is none: a data set's description, and the mark that Spark leaves.
 _COMPANIONS = re.compile(r"(README|LICENSE|LICENCE)(\.\w+)?|dataset_infos?\.json|_SUCCESS")
 _SPLIT = re.compile(r"(?:^|[-_./])(train|training|test|val|valid|validation|dev|eval)[-_./]")
@@ -30,11 +37,15 @@ def kind_by_name(name: str) -> str:
 def kind_of_file(path: str) -> str:
     """Format of a single file."""
     kind = kind_by_name(path)
-    if kind == "text":
+    if kind == "text" or _is_lone_bin(path, os.path.isfile):
         with open_file(path) as file:
             start = file.read(8)
         kind = next((kind for magic, kind in _STARTS.items() if start.startswith(magic)), kind)
     return kind
+
+
+def _is_lone_bin(path: str, exists: Callable[[str], bool]) -> bool:
+    return path.endswith(".bin") and not exists(f"{path[:-4]}.idx")
 
 
 def kind_of_folder(folder: str, files: Sequence[str]) -> tuple[str, list[str]]:
@@ -70,6 +81,9 @@ def check_splits(folder: str, files: Sequence[str]) -> None:
 def _kind_among(path: str, present: set[str]) -> str:
     """A .bin or .idx is a Megatron file only if its other half is there: many programs write .bin files."""
     kind = kind_by_name(path)
+    if _is_lone_bin(path, present.__contains__):
+        with open_file(path) as file:
+            return "nanogpt" if file.read(4) in MAGICS else "text"
     if kind == "megatron" and not {f"{path[:-4]}.bin", f"{path[:-4]}.idx"} <= present:
         return "text"
     return kind

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...tokens.tokenizer import StoreTokenizer
-from .base import Ids, Piece, TokenInput, bad, cut, open_file
+from .base import Ids, Piece, TokenInput, bad, cut, cuts_by_place, open_file
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<9sQBQQ")
@@ -45,23 +45,35 @@ class MegatronPair(TokenInput):
     def own_tokenizer(self) -> StoreTokenizer | None:
         return None
 
-    def pieces(self) -> Iterator[Piece]:
-        return cut(self._blocks(), self._ends())
+    def cuts(self, part_bytes: int) -> list[int]:
+        return cuts_by_place(len(self.boundaries) - 1, self._place, part_bytes)
 
-    def _blocks(self) -> Iterator[Ids]:
+    def pieces(self, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        stop = len(self.boundaries) - 1 if stop is None else stop
+        first, last = self._place(start), self._place(stop)
+        ends = (end - first // self.dtype.itemsize for end in self._ends(start, stop))
+        return cut(self._blocks(first, last), ends)
+
+    def _place(self, document: int) -> int:
+        """Byte at which a document begins, or the end of all."""
+        sequence = int(self.boundaries[document])
+        return int(self.offsets[sequence]) if sequence < len(self.offsets) else self.num_bytes
+
+    def _blocks(self, first: int, last: int) -> Iterator[Ids]:
         with open_file(self.path) as file:
-            for start in range(0, self.num_bytes, _BLOCK):
-                size = min(_BLOCK, self.num_bytes - start)
+            file.seek(first)
+            for start in range(first, last, _BLOCK):
+                size = min(_BLOCK, last - start)
                 data = file.read(size)
                 if len(data) != size:
                     raise bad(self.path, f"byte {start + len(data)}: cut while it was read")
                 yield np.frombuffer(data, self.dtype)
 
-    def _ends(self) -> Iterator[int]:
-        """Places, in tokens, at which documents end."""
+    def _ends(self, begin: int, end: int) -> Iterator[int]:
+        """Places, in tokens, at which documents begin..end-1 end."""
         sequences = len(self.offsets)
-        for start in range(1, len(self.boundaries), _BLOCK):
-            numbers = self.boundaries[start : start + _BLOCK]
+        for start in range(begin + 1, end + 1, _BLOCK):
+            numbers = self.boundaries[start : min(start + _BLOCK, end + 1)]
             ends = np.full(len(numbers), self.num_bytes)
             inside = numbers < sequences
             ends[inside] = self.offsets[numbers[inside]]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from .base import Sized, bad, open_file
+from .base import Sized, bad, even_cuts, open_file
 from .columns import check_column, column_texts, damaged, import_arrow
 
 _EXPANSION = 4
@@ -18,10 +18,21 @@ def expansion(path: str) -> int:
     return _EXPANSION
 
 
-def read_parquet(path: str, field: str) -> Iterator[Sized]:
+def cut_parquet(path: str, field: str, part_bytes: int) -> list[int]:
+    """Row groups at which a file may be cut, about `part_bytes` of uncompressed data apart."""
+    arrow = import_arrow(path, "a Parquet file")
+    try:
+        with arrow.parquet.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
+    except damaged(arrow):
+        return []  # reading it says what is wrong
+    return even_cuts(sizes, part_bytes)
+
+
+def read_parquet(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
     """Documents of a Parquet file: the string column `field`. Page checksums are checked where the file has them.
 
-    Raises UserError naming file, row group and row of what is damaged or null.
+    `start` and `stop` are row groups. Raises UserError naming file, row group and row of what is damaged or null.
     """
     arrow = import_arrow(path, "a Parquet file")
     open_file(path).close()
@@ -33,18 +44,25 @@ def read_parquet(path: str, field: str) -> Iterator[Sized]:
     with file:
         check_column(path, arrow, schema, field)
         size_bytes, num_rows = os.stat(path).st_size, file.metadata.num_rows
-        row = before = 0
-        for row, text in enumerate(_texts(path, arrow, file, field), 1):
+        groups = range(start, file.num_row_groups if stop is None else stop)
+        row = _rows_before(file, start)
+        before = size_bytes * row // max(1, num_rows)
+        for row, text in enumerate(_texts(path, arrow, (file, groups), field), row + 1):  # noqa: B020
             place = size_bytes * row // max(row, num_rows)
             yield text, place - before
             before = place
-        if row != num_rows:
+        if stop is None and row != num_rows:
             raise bad(path, f"{row} rows in its row groups, not {num_rows} as its footer says")
 
 
-def _texts(path: str, arrow: Any, file: Any, field: str) -> Iterator[str]:
-    row = 0
-    for group in range(file.num_row_groups):
+def _rows_before(file: Any, group: int) -> int:
+    return sum(file.metadata.row_group(number).num_rows for number in range(group))
+
+
+def _texts(path: str, arrow: Any, part: tuple[Any, range], field: str) -> Iterator[str]:
+    file, groups = part
+    row = _rows_before(file, groups.start)
+    for group in groups:
         place = f"row group {group}"
         try:
             about = file.metadata.row_group(group)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,7 +56,7 @@ def test_a_killed_build_leaves_no_store(tmp_path: Path, much_text: Path, rng: ra
         process = subprocess.Popen(command(much_text, store, *options), start_new_session=True)
         deadline = time.monotonic() + 60
         # At a random moment once it works, the last time while it writes shards.
-        while not (beside / "c" / "1" if attempt == 3 else beside).exists() and time.monotonic() < deadline:
+        while not (beside / "store" / "c" / "1" if attempt == 3 else beside).exists() and time.monotonic() < deadline:
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.005)
         time.sleep(rng.random() * (0 if attempt == 3 else 0.8))
@@ -113,15 +114,24 @@ def test_a_full_disk(small_disk: Path, much_text: Path) -> None:
     assert list(small_disk.iterdir()) == []
 
 
-@pytest.mark.parametrize("room_kib", [0, 4, 16, 64])
+@pytest.mark.parametrize("room_kib", [0, 4, 16, 64, 120])
 def test_a_disk_that_is_full_at_another_moment(small_disk: Path, tmp_path: Path, room_kib: int) -> None:
-    """While folders are made, and while tokenizer files, shards and zarr.json are written."""
+    """While folders are made, and while tokenizer files, parts, shards and zarr.json are written."""
     filler = small_disk / "filler"
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     filler.write_bytes(b"x" * (free - room_kib * 1024))
     (tmp_path / "a.txt").write_text("text " * 20_000)
-    failed(small_disk / "store.zarr", tmp_path / "a.txt", small_disk / "store.zarr", "--vocab-size", 2000)
-    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+    arguments = (tmp_path / "a.txt", small_disk / "store.zarr", "--vocab-size", 2000, "--shard-tokens", 1024)
+    line = failed(small_disk, *arguments)
+    kept = (small_disk / ".store.zarr.building").exists()
+    assert kept == ("; free some space, and the same command goes on where it was" in line)
+    assert kept or [path.name for path in small_disk.iterdir()] == ["filler"]
+    filler.unlink()
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    assert ("goes on where it was: 1 of 1 parts are tokenized" in done.stderr) == kept
+    copy = shutil.copytree(small_disk / "store.zarr", tmp_path / "copy.zarr")  # a mapped store holds its disk
+    assert verify_store(copy, lambda done, total: None).documents == 1
+    assert {path.name for path in small_disk.iterdir()} == {"store.zarr"}
 
 
 def test_a_read_only_disk(small_disk: Path, much_text: Path) -> None:

@@ -21,7 +21,7 @@ from trainwright.storage.tokens.inventory import take_inventory, write_inventory
 from trainwright.storage.tokens.reader import How, TokenStore, open_store
 from trainwright.storage.tokens.store import write_info
 from trainwright.storage.tokens.verify import check_presence
-from trainwright.storage.tokens.writer import DocumentWriter, TokenWriter
+from trainwright.storage.tokens.writer import DocumentWriter, ShardShape, write_shard
 
 Make = Callable[..., Path]
 WAYS: list[tuple[How, str]] = [("map", "none"), ("plain", "none"), ("map", "zstd")]
@@ -32,13 +32,15 @@ def write_wide(store: TokenStore, folder: Path) -> None:
     """The same tokens as ids from 70,000 on, which take 32 bits."""
     folder.mkdir()
     info, vocab_size = store.info, 70_000 + store.info.vocab_size
-    tokens = TokenWriter(folder, vocab_size, info.chunk_tokens, info.shard_tokens, info.compression)
-    tokens.append(store.read(0, store.num_tokens).astype(np.uint32) + 70_000)
-    tokens.finish()
+    shape = ShardShape("uint32", vocab_size, info.chunk_tokens, info.shard_tokens, info.compression)
+    (folder / "c").mkdir()
+    tokens = store.read(0, store.num_tokens).astype(np.uint32) + 70_000
+    pieces = [tokens[start : start + info.shard_tokens] for start in range(0, len(tokens), info.shard_tokens)]
+    shards = tuple(write_shard(folder, number, shape, [piece]) for number, piece in enumerate(pieces))
     documents = DocumentWriter(folder)
-    documents.append(0)
+    documents.append(np.zeros(1, np.uint64))
     chunk = documents.finish()
-    size, digest = write_inventory(folder, take_inventory(folder, tuple(tokens.shards), documents.files))
+    size, digest = write_inventory(folder, take_inventory(folder, shards, documents.files))
     changes: dict[str, Any] = {"dtype": "uint32", "vocab_size": vocab_size, "documents": 1, "document_chunk": chunk}
     write_info(folder, replace(info, **changes, inventory_bytes=size, inventory_sha256=digest))
 

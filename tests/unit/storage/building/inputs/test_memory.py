@@ -35,9 +35,10 @@ from trainwright.storage.building.build import BuildOptions, build_store
 seen = []
 def watch(stage, done, total):
     line = next(line for line in open("/proc/self/status") if line.startswith("RssAnon"))
-    seen.append((done, int(line.split()[1]) << 10))
-build_store([Path(sys.argv[1])], Path(sys.argv[2]), BuildOptions(tokenizer=Path(sys.argv[3])), watch)
-print(seen[-1][0], max(used for _, used in seen[2:]) - max(used for _, used in seen[:2]))
+    seen.append((done if stage == "encode" else 0, int(line.split()[1]) << 10))
+options = BuildOptions(tokenizer=Path(sys.argv[3]), deduplicate="near", workers=1)
+build_store([Path(sys.argv[1])], Path(sys.argv[2]), options, watch)
+print(max(done for done, _ in seen), max(used for _, used in seen[4:]) - max(used for _, used in seen[:4]))
 """
 
 

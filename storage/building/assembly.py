@@ -1,0 +1,180 @@
+"""From a plan to a whole store in the building folder: parts, then the layout, then shards, and zarr.json last."""
+
+import shutil
+from collections.abc import Callable, Iterable
+
+from ...config.errors import UserError
+from ..durable import sync
+from ..tokens.inventory import take_inventory, write_inventory
+from ..tokens.store import TOKENIZER, StoreInfo, write_durably, write_info
+from .crew import Crew
+from .layout import Layout, decide_layout, read_layout
+from .part_files import PartDamaged, discard, is_present, read_summary
+from .parts import TEXT
+from .plan import Plan
+from .site import Task, shape_of, shard_summary
+from .workspace import Workspace, plan_digest
+
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, bytes of it that are done and bytes in all.
+
+Stages: "read" and "train" (sizes 0: how long it takes is not known) if a tokenizer is trained; "encode"; "write".
+"""
+
+
+class Assembly:
+    """One building folder on its way to a store; whatever is done already is not done again."""
+
+    def __init__(self, space: Workspace, plan: Plan, crew: Crew, progress: Progress) -> None:
+        self._space, self._plan, self._crew, self._progress = space, plan, crew, progress
+        self._digest = plan_digest(space)
+        self._sizes = [part.size_bytes for part in plan.parts]
+
+    def missing_parts(self) -> list[int]:
+        """Parts that are not there in their length."""
+        return [number for number in range(len(self._plan.parts)) if not self._has_part(number)]
+
+    def finish(self) -> tuple[StoreInfo, Layout]:
+        """Do all that is left. Raises UserError for damaged sources, or if they hold no document; OSError."""
+        self._space.store.mkdir(exist_ok=True)
+        layout = self._repeated(self._to_layout)
+        if not layout.documents:
+            raise _no_document(self._plan, layout.skipped)
+        shard_tokens = self._plan.options["shard_tokens"]
+        left = self._unfinished_shards(layout)
+        done, num_shards = layout.num_shards(shard_tokens) - len(left), layout.num_shards(shard_tokens)
+        while left:
+            left = self._write_shards(layout, left, done)
+            done = num_shards - len(left)
+        return self._write_info(layout), layout
+
+    def _to_layout(self) -> Layout:
+        layout = read_layout(self._space)
+        if layout is None or not all((self._space.store / name).is_file() for name in layout.document_files):
+            self.make_parts(self.missing_parts())
+            shutil.rmtree(self._space.store)
+            self._space.store.mkdir()
+            layout = decide_layout(self._space, self._plan)
+        return layout
+
+    def make_parts(self, numbers: Iterable[int]) -> None:
+        """Tokenize parts."""
+        left = set(numbers)
+        total = sum(self._sizes)
+        done = total - sum(self._sizes[number] for number in left)
+
+        def passed(size: int) -> None:
+            nonlocal done
+            done = min(total, done + size)
+            self._progress("encode", done, total)
+
+        passed(0)
+        self._crew.run([("part", number) for number in sorted(left)], lambda task, result: None, passed)
+        self._progress("encode", total, total)
+
+    def _unfinished_shards(self, layout: Layout) -> list[int]:
+        """Shards that are not there; those that seem to be are read again, since a disk may have lost their bytes."""
+        count = layout.num_shards(self._plan.options["shard_tokens"])
+        there = [number for number in range(count) if shard_summary(self._space, number) is not None]
+        missing = set(range(count)) - set(there)
+
+        def done(task: Task, result: dict[str, bool]) -> None:
+            if not result["whole"]:
+                self._space.shard_summary(task[1]).unlink()
+                missing.add(task[1])
+
+        self._crew.run([("check", number) for number in there], done, lambda size: None)
+        return sorted(missing)
+
+    def _write_shards(self, layout: Layout, left: list[int], done: int) -> list[int]:
+        """Write shards and remove parts that no other shard needs; those still left where a part was damaged."""
+        shard_tokens = self._plan.options["shard_tokens"]
+        needs = {shard: layout.parts_of(shard, shard_tokens) for shard in left}
+        needed = sorted({number for shard in left for number in needs[shard]})
+        self.make_parts(number for number in needed if not self._has_part(number))
+        users = {number: sum(number in needs[shard] for shard in left) for number in needed}
+        remaining = set(left)
+        total = len(left) + done
+        self._release(set(range(len(self._plan.parts))) - set(needed))
+
+        def written(task: Task, result: dict[str, int]) -> None:
+            remaining.discard(task[1])
+            self._progress("write", total - len(remaining), total)
+            for number in needs[task[1]]:
+                users[number] -= 1
+            self._release(number for number in needs[task[1]] if not users[number])
+
+        try:
+            self._crew.run([("shard", shard) for shard in left], written, lambda size: None)
+        except PartDamaged as damaged:
+            discard(self._space, damaged.number)
+        return sorted(remaining)
+
+    def _release(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self._space.part(number).unlink(missing_ok=True)
+
+    def _write_info(self, layout: Layout) -> StoreInfo:
+        plan, store = self._plan, self._space.store
+        shape = shape_of(plan)
+        shards = []
+        for number in range(layout.num_shards(shape.shard_tokens)):
+            summary = shard_summary(self._space, number)
+            assert summary is not None
+            shards.append(summary)
+        (store / TOKENIZER).mkdir(exist_ok=True)
+        names = sorted(path.name for path in self._space.tokenizer.iterdir())
+        for name in names:
+            write_durably(store / TOKENIZER / name, (self._space.tokenizer / name).read_bytes())
+        files = [*(f"{TOKENIZER}/{name}" for name in names), *layout.document_files]
+        inventory = take_inventory(store, tuple(shards), files)
+        inventory_bytes, inventory_sha256 = write_inventory(store, inventory)
+        info = StoreInfo(
+            tokens=layout.tokens,
+            documents=layout.documents,
+            dtype=shape.dtype,
+            vocab_size=shape.vocab_size,
+            tokenizer_fingerprint=plan.fingerprint,
+            end_of_document=plan.vocabulary.end_of_document,
+            chunk_tokens=shape.chunk_tokens,
+            shard_tokens=shape.shard_tokens,
+            document_chunk=layout.document_chunk,
+            compression=shape.compression,
+            generation=1,
+            size_bytes=inventory.size_bytes,
+            inventory_bytes=inventory_bytes,
+            inventory_sha256=inventory_sha256,
+            deduplication=_deduplication(plan, layout),
+        )
+        write_info(store, info)
+        for folder in (store / TOKENIZER, store / "c", store / "documents" / "c", store / "documents", store):
+            sync(folder)
+        return info
+
+    def _has_part(self, number: int) -> bool:
+        summary = read_summary(self._space, number, self._digest)
+        return summary is not None and is_present(self._space, number, summary)
+
+    def _repeated(self, action: Callable[[], Layout]) -> Layout:
+        """Until no part is found damaged any more."""
+        while True:
+            try:
+                return action()
+            except PartDamaged as damaged:
+                discard(self._space, damaged.number)
+
+
+def _deduplication(plan: Plan, layout: Layout) -> dict[str, object] | None:
+    kind = plan.options["deduplicate"]
+    if kind == "none":
+        return None
+    counts = {"dropped_exact": layout.exact, "dropped_near": layout.near}
+    threshold = {"near_threshold": plan.options["near_threshold"]} if kind == "near" else {}
+    return {"kind": kind, **threshold, **counts}
+
+
+def _no_document(plan: Plan, skipped: int) -> UserError:
+    if skipped or any(part.kind == TEXT for part in plan.parts):
+        files = sum(len(part.slices) for part in plan.parts if part.kind == TEXT)
+        return UserError("SOURCE", f"none of {files} files is UTF-8 text", "give text files")
+    return UserError("SOURCE", "holds no document", "give sources with documents")

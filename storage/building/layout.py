@@ -1,0 +1,134 @@
+"""The layout of a store, decided when all parts are known: which documents are kept, and so where each shard begins."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tokens.writer import DocumentWriter
+from .deduplication import find_duplicates
+from .part_files import PartDamaged, PartFile, read_summary
+from .plan import Plan
+from .workspace import Workspace, plan_digest, read_record, write_record, write_whole
+
+_READ_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What layout.json holds."""
+
+    kept_tokens: tuple[int, ...]
+    """Per part."""
+    documents: int
+    document_chunk: int
+    document_files: tuple[str, ...]
+    """Files of the document index, by path in the store."""
+    exact: int
+    near: int
+    """Documents that were dropped as equal, and as nearly equal, to earlier ones."""
+    skipped: int
+
+    @property
+    def tokens(self) -> int:
+        return sum(self.kept_tokens)
+
+    def num_shards(self, shard_tokens: int) -> int:
+        """Shards of the store."""
+        return -(-self.tokens // shard_tokens)
+
+    def parts_of(self, shard: int, shard_tokens: int) -> list[int]:
+        """Parts that hold tokens of a shard."""
+        ends = np.cumsum(self.kept_tokens)
+        start, stop = shard * shard_tokens, min((shard + 1) * shard_tokens, self.tokens)
+        first, last = int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop, "left"))
+        return [number for number in range(first, last + 1) if self.kept_tokens[number]]
+
+
+def decide_layout(space: Workspace, plan: Plan) -> Layout:
+    """Drop duplicates, write the document index, and publish layout.json. Raises PartDamaged."""
+    digest = plan_digest(space)
+    parts = [_open(space, number, digest) for number in range(len(plan.parts))]
+    options = plan.options
+    dropped = find_duplicates(parts, options["deduplicate"], options["near_threshold"])
+    writer = DocumentWriter(space.store)
+    kept_tokens: list[int] = []
+    for part, mask in zip(parts, dropped.masks, strict=True):
+        lengths = part.section("lengths")
+        kept = lengths[~mask].astype(np.uint64)
+        starts = np.cumsum(kept, dtype=np.uint64) - kept + np.uint64(sum(kept_tokens))
+        writer.append(starts)
+        kept_tokens.append(int(kept.sum()))
+        _write_mask(space, part.number, mask)
+    chunk = writer.finish() if writer.documents else 0
+    skipped = sum(part.summary["skipped"] for part in parts)
+    layout = Layout(
+        tuple(kept_tokens), writer.documents, chunk, tuple(writer.files), dropped.exact, dropped.near, skipped
+    )
+    write_record(space.layout, {**layout.__dict__, "plan": digest})
+    return layout
+
+
+def read_layout(space: Workspace) -> Layout | None:
+    """The layout that was decided for this plan, or None."""
+    record = read_record(space.layout)
+    if record is None or record.pop("plan") != plan_digest(space):
+        return None
+    files = tuple(record.pop("document_files"))
+    return Layout(tuple(record.pop("kept_tokens")), document_files=files, **record)
+
+
+def shard_blocks(space: Workspace, layout: Layout, shard: int, shard_tokens: int) -> Iterator[NDArray[Any]]:
+    """Consecutive blocks of a shard's tokens, out of the parts. Raises PartDamaged."""
+    start, stop = shard * shard_tokens, min((shard + 1) * shard_tokens, layout.tokens)
+    digest = plan_digest(space)
+    for number in layout.parts_of(shard, shard_tokens):
+        base = sum(layout.kept_tokens[:number])
+        part = _open(space, number, digest)
+        for first, last in _kept_ranges(space, part, max(0, start - base), stop - base):
+            for place in range(first, last, _READ_TOKENS):
+                yield part.tokens(place, min(place + _READ_TOKENS, last))
+
+
+def _open(space: Workspace, number: int, digest: str) -> PartFile:
+    summary = read_summary(space, number, digest)
+    if summary is None:
+        raise PartDamaged(number)
+    return PartFile(space, number, summary)
+
+
+def _kept_ranges(space: Workspace, part: PartFile, start: int, stop: int) -> list[tuple[int, int]]:
+    """Ranges of the part's tokens that are kept tokens start..stop-1 of it."""
+    mask = _read_mask(space, part)
+    if mask is None:
+        return [(start, min(stop, part.summary["tokens"]))]
+    lengths = part.section("lengths").astype(np.int64)
+    ends = np.cumsum(lengths)
+    # A run of kept documents begins or ends where the mask changes.
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=1, append=1))
+    ranges, done = [], 0
+    for first, last in edges.reshape(-1, 2).tolist():
+        low, high = int(ends[first] - lengths[first]), int(ends[last - 1])
+        skip, take = max(0, start - done), min(high - low, stop - done)
+        if skip < take:
+            ranges.append((low + skip, low + take))
+        done += high - low
+    return ranges
+
+
+def _write_mask(space: Workspace, number: int, mask: NDArray[np.bool_]) -> None:
+    path = space.dropped(number)
+    if not mask.any():
+        path.unlink(missing_ok=True)
+        return
+    write_whole(path, np.packbits(mask).tobytes())
+
+
+def _read_mask(space: Workspace, part: PartFile) -> NDArray[np.bool_] | None:
+    try:
+        bits = np.frombuffer(space.dropped(part.number).read_bytes(), np.uint8)
+    except FileNotFoundError:
+        return None
+    return np.unpackbits(bits, count=part.summary["documents"]).astype(bool)

@@ -1,0 +1,115 @@
+"""What a worker does at a building folder: make a part, write a shard, check one; told and answered as JSON."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from ...config.errors import FoundBad, UserError
+from ..tokens.shards import ShardSummary
+from ..tokens.store import dtype_for, file_digest
+from ..tokens.tokenizer import StoreTokenizer, take_tokenizer
+from ..tokens.writer import ShardShape, write_shard
+from .encoding import encode_part
+from .layout import Layout, read_layout, shard_blocks
+from .part_files import PartDamaged
+from .plan import Plan, chunk_tokens, read_plan
+from .workspace import Workspace, plan_digest, read_record, write_record
+
+Task = tuple[str, int]
+"""What to do (`part`, `shard` or `check`), and the part's or shard's number."""
+Passed = Callable[[int], None]
+
+
+class Site:
+    """A building folder as one worker sees it."""
+
+    def __init__(self, space: Workspace) -> None:
+        self.space = space
+        plan = read_plan(space)
+        assert plan is not None, f"{space.plan} is missing"
+        self.plan: Plan = plan
+
+    def do(self, task: Task, passed: Passed) -> dict[str, Any]:
+        """Do one task. Raises UserError, OSError, or PartDamaged where a part that is needed must be made again."""
+        what, number = task
+        if what == "part":
+            return encode_part(self.space, self.plan, number, self._tokenizer, passed)
+        if what == "check":
+            return {"whole": is_whole(self.space, number)}
+        return self._write_shard(number)
+
+    @cached_property
+    def _tokenizer(self) -> StoreTokenizer:
+        tokenizer = take_tokenizer(self.space.tokenizer)
+        if tokenizer.fingerprint() != self.plan.fingerprint:
+            raise UserError(f"{self.space.tokenizer}", "was changed while the store was built", "remove the folder")
+        return tokenizer
+
+    @cached_property
+    def _layout(self) -> Layout:
+        layout = read_layout(self.space)
+        assert layout is not None, f"{self.space.layout} is missing"
+        return layout
+
+    def _write_shard(self, number: int) -> dict[str, Any]:
+        shape = shape_of(self.plan)
+        blocks = shard_blocks(self.space, self._layout, number, shape.shard_tokens)
+        (self.space.store / "c").mkdir(exist_ok=True)
+        summary = asdict(write_shard(self.space.store, number, shape, blocks))
+        write_record(self.space.shard_summary(number), {"plan": plan_digest(self.space), "shard": summary})
+        return {"size_bytes": summary["size_bytes"]}
+
+
+def shape_of(plan: Plan) -> ShardShape:
+    """What all shards of the store share."""
+    shard_tokens, size = plan.options["shard_tokens"], plan.vocabulary.size
+    return ShardShape(dtype_for(size), size, chunk_tokens(shard_tokens), shard_tokens, plan.options["compression"])
+
+
+def shard_summary(space: Workspace, number: int) -> ShardSummary | None:
+    """What was written down of a shard that was published, or None."""
+    record = read_record(space.shard_summary(number))
+    if record is None or record["plan"] != plan_digest(space):
+        return None
+    return ShardSummary(**record["shard"])
+
+
+def is_whole(space: Workspace, number: int) -> bool:
+    """Whether a shard is there, to the last byte."""
+    summary = shard_summary(space, number)
+    path = space.store / "c" / str(number)
+    return summary is not None and path.is_file() and file_digest(path) == (summary.size_bytes, summary.sha256)
+
+
+def pack_error(error: BaseException) -> str:
+    """An error as JSON."""
+    record: dict[str, Any]
+    if isinstance(error, UserError):
+        record = {"kind": "bad" if isinstance(error, FoundBad) else "user", "words": _words(error)}
+    elif isinstance(error, PartDamaged):
+        record = {"kind": "damaged", "number": error.number}
+    elif isinstance(error, OSError) and error.errno is not None:
+        name = None if error.filename is None else str(error.filename)
+        record = {"kind": "os", "words": [error.errno, error.strerror, name]}
+    else:
+        record = {"kind": "other", "words": [type(error).__name__, str(error)]}
+    return json.dumps(record)
+
+
+def unpack_error(text: str) -> Exception:
+    """The error that pack_error packed."""
+    record: dict[str, Any] = json.loads(text)
+    kind = record["kind"]
+    if kind == "user":
+        return UserError(*record["words"])
+    if kind == "bad":
+        return FoundBad(*record["words"])
+    if kind == "damaged":
+        return PartDamaged(record["number"])
+    return OSError(*record["words"]) if kind == "os" else RuntimeError(": ".join(record["words"]))
+
+
+def _words(error: UserError) -> list[str]:
+    return [error.where, error.problem, error.remedy]

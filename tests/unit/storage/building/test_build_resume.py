@@ -1,0 +1,239 @@
+"""A build that was killed goes on where it was, and gives the bytes that an undisturbed one gives, whatever workers."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.errors import UserError
+from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.tokens.verify import verify_store
+
+from ..conftest import WORDS, quiet
+from .same import SMALL_PART_BYTES, assert_same, build, command, files
+
+KILLS = 100 if os.environ.get("WHOLE_MATRIX") == "1" else 4
+OPTIONS = ("--vocab-size", 300, "--shard-tokens", 8192, "--deduplicate", "exact")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """About 300 KB in 40 files, some of them equal: a dozen small parts, ten shards."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    words = random.Random(1).choices(WORDS, k=1500)
+    for number in range(40):
+        (folder / f"{number:02}.txt").write_text(" ".join(words[number // 2 * 2 :]))
+    return folder
+
+
+@pytest.fixture
+def wanted(tmp_path: Path, source: Path) -> Path:
+    """The store that one undisturbed worker makes."""
+    assert build(source, tmp_path / "wanted.zarr", *OPTIONS, "--workers", 1) == ""
+    return tmp_path / "wanted.zarr"
+
+
+def test_workers_do_not_show(tmp_path: Path, source: Path, wanted: Path) -> None:
+    assert verify_store(wanted, lambda done, total: None).documents == 20
+    for workers in (2, 5):
+        build(source, tmp_path / f"{workers}.zarr", *OPTIONS, "--workers", workers)
+        assert_same(wanted, tmp_path / f"{workers}.zarr")
+
+
+def test_killed_before_each_step(tmp_path: Path, source: Path, wanted: Path, rng: random.Random) -> None:
+    """SIGKILL just before an fsync, between what is written and what is published; at every one in the whole matrix."""
+    store, place, kills = tmp_path / "store.zarr", 0, 0
+    steps = range(1, 200) if KILLS == 100 else sorted(rng.sample(range(1, 90), 6))
+    for place in steps:
+        run = command(source, store, *OPTIONS, "--workers", 1)
+        done = subprocess.run(
+            run, env={**os.environ, "KILL_AT": str(place)}, capture_output=True, timeout=200, check=False
+        )
+        if done.returncode == 0:
+            break
+        kills += 1
+        assert done.returncode == -signal.SIGKILL
+        said = build(source, store, *OPTIONS, "--workers", 1) if not store.exists() else ""
+        assert said == "" or "parts are tokenized" in said
+        assert_same(wanted, store)
+        _remove(store)
+    assert kills
+
+
+def test_killed_at_any_moment(tmp_path: Path, source: Path, wanted: Path, rng: random.Random) -> None:
+    """The whole process group, or the parent alone, whose workers then end by themselves."""
+    store = tmp_path / "store.zarr"
+    began = time.monotonic()
+    build(source, store, *OPTIONS, "--workers", 2)
+    whole_s = time.monotonic() - began
+    _remove(store)
+    for _ in range(KILLS):
+        while not store.exists():
+            process = subprocess.Popen(
+                command(source, store, *OPTIONS, "--workers", 2), start_new_session=True, stderr=subprocess.DEVNULL
+            )
+            try:
+                assert process.wait(rng.random() * whole_s * 1.2) == 0
+            except subprocess.TimeoutExpired:
+                if rng.random() < 0.5:
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+                process.wait()
+        assert_same(wanted, store)
+        build_again = subprocess.run(command(source, store, *OPTIONS), capture_output=True, text=True, check=False)
+        assert "exists already" in build_again.stderr
+        assert {path.name for path in tmp_path.iterdir()} == {"source", "wanted.zarr", "store.zarr"}
+        _remove(store)
+
+
+def killed(source: Path, store: Path, *options: object, step: int = 30) -> Path:
+    """A build that was killed when some parts were done; its folder."""
+    run = command(source, store, *(options or OPTIONS), "--workers", 1)
+    environment = {**os.environ, "KILL_AT": str(step)}
+    done = subprocess.run(run, env=environment, capture_output=True, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL
+    folder = store.with_name(f".{store.name}.building")
+    assert len(list((folder / "parts").glob("*.json"))) > 3
+    return folder
+
+
+def test_it_says_that_it_goes_on(tmp_path: Path, source: Path, wanted: Path) -> None:
+    folder = killed(source, tmp_path / "store.zarr")
+    done = {path: path.stat().st_mtime_ns for path in (folder / "parts").glob("*.part")}
+    total = len(list((folder / "parts").glob("*.json")))
+    process = subprocess.run(
+        command(source, tmp_path / "store.zarr", *OPTIONS, "--workers", 1),
+        env={**os.environ, "KILL_AT": "12"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stderr.splitlines()[0].startswith(f"goes on where it was: {total} of ")
+    assert all(path.stat().st_mtime_ns == before for path, before in done.items()), "nothing was done again"
+    build(source, tmp_path / "store.zarr", *OPTIONS)
+    assert_same(wanted, tmp_path / "store.zarr")
+
+
+def _touch(source: Path) -> None:
+    file = source / "05.txt"
+    os.utime(file, ns=(1, 1))
+
+
+def _lengthen(source: Path) -> None:
+    with (source / "05.txt").open("a") as file:
+        file.write(" more")
+
+
+def _add(source: Path) -> None:
+    (source / "99.txt").write_text("more")
+
+
+def _take(source: Path) -> None:
+    (source / "05.txt").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"), [(_touch, "changed"), (_lengthen, "changed"), (_add, "new"), (_take, "gone")]
+)
+def test_a_changed_source_starts_over(tmp_path: Path, source: Path, change: Callable[[Path], None], word: str) -> None:
+    killed(source, tmp_path / "store.zarr")
+    change(source)
+    said = build(source, tmp_path / "store.zarr", *OPTIONS, "--workers", 1)
+    assert said.splitlines()[0].startswith("starts over, since ")
+    assert said.splitlines()[0].endswith(f".txt is {word}")
+    build(source, tmp_path / "fresh.zarr", *OPTIONS, "--workers", 1)
+    assert_same(tmp_path / "fresh.zarr", tmp_path / "store.zarr")
+
+
+def test_another_command_starts_over(tmp_path: Path, source: Path) -> None:
+    killed(source, tmp_path / "store.zarr")
+    said = build(source, tmp_path / "store.zarr", "--vocab-size", 300, "--shard-tokens", 4096)
+    assert said.splitlines()[0] == "starts over, since --shard-tokens is another"
+
+
+def test_another_tokenizer_of_the_same_name_starts_over(tmp_path: Path, source: Path, wanted: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    subprocess.run(["cp", "-r", wanted / "tokenizer", tokenizer], check=True)
+    options = ("--tokenizer", tokenizer, "--shard-tokens", 8192)
+    killed(source, tmp_path / "store.zarr", *options)
+    config = tokenizer / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("{", '{"model_max_length": 7,', 1))
+    said = build(source, tmp_path / "store.zarr", *options)
+    assert said.splitlines()[0] == f"starts over, since {tokenizer} is changed"
+
+
+def _cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 1)
+
+
+def _flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("ending", ["part", "json"])
+@pytest.mark.parametrize("damage", [Path.unlink, _cut, _flip])
+def test_a_damaged_part_is_made_again(
+    tmp_path: Path, source: Path, wanted: Path, damage: Callable[[Path], None], ending: str
+) -> None:
+    folder = killed(source, tmp_path / "store.zarr")
+    damage(sorted((folder / "parts").glob(f"*.{ending}"))[2])
+    build(source, tmp_path / "store.zarr", *OPTIONS, "--workers", 1)
+    assert_same(wanted, tmp_path / "store.zarr")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, _cut, _flip])
+def test_a_damaged_shard_is_made_again(
+    tmp_path: Path, source: Path, wanted: Path, damage: Callable[[Path], None]
+) -> None:
+    """Its parts were removed already, and are tokenized once more."""
+    steps = 30
+    store = tmp_path / "store.zarr"
+    while True:
+        folder = killed(source, store, step=steps)
+        if len(list((folder / "shards").glob("*.json"))) > 2:
+            break
+        steps += 10
+    assert not (folder / "parts" / "000000.part").exists()
+    damage(folder / "store" / "c" / "0")
+    build(source, store, *OPTIONS, "--workers", 1)
+    assert_same(wanted, store)
+
+
+def test_a_source_that_changes_meanwhile(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainwright.storage.building.parts.MIN_PART_BYTES", SMALL_PART_BYTES)
+
+    def change(stage: str, done: int, total: int) -> None:
+        if stage == "encode" and done > total // 2:
+            (source / "39.txt").write_text("other")
+
+    options = BuildOptions(vocab_size=300, workers=1)
+    with pytest.raises(UserError, match=r"39.txt: changed while the store was built; build again"):
+        build_store([source], tmp_path / "store.zarr", options, change)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_mistake_of_a_worker_is_the_users(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes whole through the pipe, with the line of the file, not of the part."""
+    monkeypatch.setattr("trainwright.storage.building.parts.MIN_PART_BYTES", SMALL_PART_BYTES)
+    lines = ['{"text": "words of a line"}'] * 4000
+    lines[3000] = '{"text": 5}'
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    tokenizer = tmp_path / "t.zarr"
+    build_store([source / "00.txt"], tokenizer, BuildOptions(vocab_size=300), quiet)
+    options = BuildOptions(tokenizer=tokenizer / "tokenizer", workers=2)
+    with pytest.raises(UserError, match=r"a.jsonl: line 3001: 'text' is of type int, not a string; name the field"):
+        build_store([tmp_path / "a.jsonl"], tmp_path / "store.zarr", options, quiet)
+    assert not (tmp_path / ".store.zarr.building").exists()
+
+
+def _remove(store: Path) -> None:
+    assert not [name for name in files(store) if name.name.startswith(".")]
+    subprocess.run(["rm", "-r", store], check=True)
