@@ -28,11 +28,11 @@ def measure(settings: Settings) -> bool:
     lines: Lines = []
     sizes = [10**power for power in range(3, 11) if 10**power <= settings.samples]
     for samples in sizes:
-        lines += _case(settings, f"{samples:,} samples", samples, SHARD_TOKENS)
+        lines += _case(settings, samples, SHARD_TOKENS)
     per_shard = _SMALL_SHARD // LENGTH
     for shards in (1, 10, 1_000, 100_000):
         if shards * per_shard <= settings.samples:
-            lines += _case(settings, f"{shards:,} small shards", shards * per_shard - 1, _SMALL_SHARD)
+            lines += _case(settings, shards * per_shard - 1, _SMALL_SHARD)
     lines += _with_documents(settings, min(10**7, settings.samples))
     times = [line[1] for line in lines]
     title = (
@@ -42,11 +42,11 @@ def measure(settings: Settings) -> bool:
     return limits(title, lines)
 
 
-def _case(settings: Settings, name: str, samples: int, shard_tokens: int) -> Lines:
-    shards = -(-(samples * LENGTH + 1) // shard_tokens)
+def _case(settings: Settings, samples: int, shard_tokens: int) -> Lines:
+    name = f"{samples:,} samples, shards: {-(-(samples * LENGTH + 1) // shard_tokens):,}"
     with sparse_store(settings.folder / "sparse", samples, shard_tokens) as store:
         return [
-            (f"{name} in {shards:,} shards, {what}", _median(store, position, settings.rounds), "ms", LIMIT_MS)
+            (f"{name}; {what}", _median(store, position, settings.rounds), "ms", LIMIT_MS)
             for what, position in (("start", 0), ("resume in mid-epoch", samples // 2 + 1))
         ]
 
@@ -54,9 +54,9 @@ def _case(settings: Settings, name: str, samples: int, shard_tokens: int) -> Lin
 def _with_documents(settings: Settings, samples: int) -> Lines:
     """The document index is needed only where documents are kept apart; here it has its real size."""
     with sparse_store(settings.folder / "sparse", samples, SHARD_TOKENS, _DOCUMENTS) as store:
-        name = f"{samples:,} samples, documents of 800 tokens kept apart"
+        name = f"{samples:,} samples, documents kept apart (800 tokens each)"
         return [
-            (f"{name}, {what}", _median(store, position, settings.rounds, mask=True), "ms", LIMIT_MS)
+            (f"{name}; {what}", _median(store, position, settings.rounds, mask=True), "ms", LIMIT_MS)
             for what, position in (("start", 0), ("resume in mid-epoch", samples // 2 + 1))
         ]
 

@@ -11,7 +11,7 @@ TINY = ("--tokens", "300000", "--seconds", "0.01", "--rounds", "1", "--samples",
 # What stays when peers are left out, and a word that its table must have.
 TABLES = {
     "read_samples": "memory map slices",
-    "first_batch": "1,000 samples in 1 shards, resume in mid-epoch",
+    "first_batch": "1,000 samples, shards: 1; resume in mid-epoch",
     "first_touch": "checksums on first touch",
     "write_tokens": "on a disk, with fsync",
     "tokenize_text": "MiB of JSON lines",
