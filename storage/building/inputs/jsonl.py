@@ -33,7 +33,7 @@ def cut_jsonl(path: str, field: str, part_bytes: int) -> list[int]:
     with open_file(path) as file:
         size_bytes = file.seek(0, os.SEEK_END)
         for target in range(part_bytes, size_bytes, part_bytes):
-            if places and target < places[-1]:
+            if places and target <= places[-1]:
                 continue
             file.seek(target - 1)
             while (piece := file.readline(_PIECE_BYTES)) and not piece.endswith(b"\n"):
