@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .data_build import add_build, facts
+from .features import add_features
 from .output import add_json_option, emit
 from .progress import StageProgress
 
@@ -17,6 +18,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("data", help="build, inspect, verify and export token stores")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_build(actions)
+    add_features(actions)
     for name, run, text in (
         ("inspect", _inspect, "show what a store holds"),
         ("verify", _verify, "check a store to the last byte; exit 3 if it is bad"),

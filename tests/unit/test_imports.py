@@ -32,7 +32,7 @@ HEAVY = {
     "wandb": ("tracking/wandb_log.py", "tracking/sync.py"),
     "matplotlib": ("tracking/plot.py",),
     "submitit": ("launchers",),
-    "pyarrow": ("storage/building/inputs",),
+    "pyarrow": ("storage/building/inputs", "storage/features"),
     "zstandard": ("storage/building/inputs",),
 }
 _LIGHT_CONFIG = {"pydantic", "yaml"}  # all that config may take from others
