@@ -14,7 +14,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("folder", metavar="FOLDER", help="new folder for the model")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="type of the weights (the run's own precision)"
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (the run's own precision)"
     )
     parser.add_argument("--shard-size-gb", type=float, default=5.0, metavar="G", help="largest file in GB (5)")
     add_json_option(parser)

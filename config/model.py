@@ -138,6 +138,10 @@ class _Reader:
         if not self.config.get("head_dim") and hidden % heads and not by_128:
             raise self._error("hidden_size", hidden, f"give head_dim, or a multiple of num_attention_heads {heads}")
         head_dim = self._int("head_dim", 128 if by_128 else hidden // heads)
+        if family in ("qwen2", "qwen2_moe") and head_dim * heads != hidden:
+            # transformers would take it from the file, vLLM would not: an export could not be served.
+            remedy = f"{family} has hidden_size / num_attention_heads, here {hidden}/{heads}; leave head_dim out"
+            raise self._error("head_dim", head_dim, remedy)
         if head_dim % 2:
             raise self._error("head_dim", head_dim, "rotary embeddings need an even one")
         return ModelShape(

@@ -6,17 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-DType = Literal["float32", "bfloat16"]
+from ..config.errors import UserError
+
+DType = Literal["float32", "bfloat16", "float16"]
 ReadRows = Callable[[str, int, int], NDArray[np.float32]]
 """(name, first row, number of rows) to float32 [rows, ...]; a vector's rows are its elements."""
 
-_TAGS = {"float32": "F32", "bfloat16": "BF16"}
-_ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+_TAGS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CHUNK_BYTES = 64 << 20  # of float32 values read at once
 _HEADER_ALIGNMENT = 8  # so that tensors start aligned, as in Hugging Face's own files
 
@@ -40,6 +42,20 @@ def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
     return np.where(np.isnan(values), quiet, rounded).astype("<u2")
+
+
+def _encoded(values: NDArray[np.float32], tensor: Tensor) -> NDArray[Any]:
+    """Values as they stand in the file. Raises UserError for a value that float16 would make infinite."""
+    if tensor.dtype == "bfloat16":
+        return to_bfloat16(values)
+    if tensor.dtype == "float32":
+        return np.ascontiguousarray(values, dtype="<f4")
+    with np.errstate(over="ignore"):
+        halves = values.astype("<f2")
+    if np.isinf(halves).any() and np.isfinite(values).all():
+        problem = f"float16 cannot hold {float(np.abs(values).max()):.4g}, which is in {tensor.name}"
+        raise UserError("--dtype", problem, "export as bfloat16 or float32")
+    return halves
 
 
 def write_safetensors(
@@ -93,8 +109,7 @@ def _write_tensor(file: BinaryIO, tensor: Tensor, read_rows: ReadRows, on_bytes:
         count = min(step, num_rows - row)
         values = read_rows(tensor.name, row, count)
         assert values.shape == (count, *tensor.shape[1:]), (tensor, row, values.shape)
-        bits = to_bfloat16(values) if tensor.dtype == "bfloat16" else np.ascontiguousarray(values, dtype="<f4")
-        data = bits.tobytes()
+        data = _encoded(values, tensor).tobytes()
         file.write(data)
         digest.update(data)
         on_bytes(len(data))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,14 @@ class Model:
     def config(self) -> dict[str, Any]:
         """Its config.json."""
         own = {"model_type": self.family, "architectures": [FAMILIES[self.family]], "tie_word_embeddings": self.tied}
+        if self.family in ("qwen2", "qwen2_moe"):
+            own["head_dim"] = BASE["hidden_size"] // BASE["num_attention_heads"]  # they know no other
         return {**BASE, **own, "rope_theta": 5000.0, "initializer_range": 0.1, **dict(self.more)}
+
+    def with_wide_heads(self) -> "Model":
+        """The same with heads of 32, since vLLM's attention on CPU knows no 8 and 16."""
+        hidden = (("hidden_size", 32 * BASE["num_attention_heads"]),) if self.family in ("qwen2", "qwen2_moe") else ()
+        return replace(self, more=(*self.more, ("head_dim", 32), *hidden))
 
     def __str__(self) -> str:
         words = [self.family, "tied" if self.tied else "untied"]

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
-from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN_EXPERTS, WHOLE, Model, engines_logits, make_project, train
+from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN3_MOE, WHOLE, Model, engines_logits, make_project, train
 from .vllm_parity import Target, served
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(900)]
 PROMPTS, LENGTH = 200, 32
-WIDE = ("head_dim", 32)  # vLLM's attention on CPU knows no 16
-CASES = [(Model("qwen3_moe", False, (WIDE, *QWEN_EXPERTS, ("norm_topk_prob", True))), "ep2")]
-CASES += [(Model("qwen3", False, (WIDE,)), "tp2_sp")] if WHOLE else []
+CASES = [(QWEN3_MOE.with_wide_heads(), "ep2")]
+CASES += [(Model("qwen3", False).with_wide_heads(), "tp2_sp")] if WHOLE else []
 
 
 def prompt_logprobs(target: Target, prompts: list[list[int]]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,6 @@ MORE = [
     (QWEN3_MOE_UNSCALED, "bfloat16", "ep2"),
     (Model("qwen2", True), "float16", "dp2"),
 ]
-HEAD_DIM = ("head_dim", 32)  # vLLM's attention on CPU knows no 16
 
 
 def transformers_folder(config: Path, folder: Path, dtype: str) -> Path:
@@ -70,7 +68,7 @@ def tensors(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("model", "dtype", "layout"), [*CASES, *MORE] if WHOLE else CASES, ids=str)
 def test_in_and_out_again(tmp_path: Path, model: Model, dtype: str, layout: str) -> None:
-    run_file = make_project(tmp_path, replace(model, more=(*model.more, HEAD_DIM)))
+    run_file = make_project(tmp_path, model.with_wide_heads())
     given = transformers_folder(tmp_path / "config.json", tmp_path / "given", dtype)
     overrides = ["checkpoint.init_from=given", "train.steps=0", *(LAYOUTS | MOE_LAYOUTS)[layout]]
     run = train(run_file, "run", overrides)

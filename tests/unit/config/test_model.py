@@ -69,13 +69,13 @@ def test_parameters_are_counted_as_transformers_counts(tmp_path: Path, model_typ
     from transformers import AutoConfig, AutoModelForCausalLM
 
     more = {"shared_expert_intermediate_size": 56, "mlp_only_layers": [2]} if model_type.endswith("_moe") else {}
-    # Some config classes have no head_dim and go by hidden_size / num_attention_heads: 16.
+    # Qwen2 models have no head_dim and go by hidden_size / num_attention_heads: 16.
     shape = read(
         tmp_path,
         model_type=model_type,
         tie_word_embeddings=tied,
         num_key_value_heads=2,
-        head_dim=16 if model_type == "qwen2_moe" else 24,
+        head_dim=16 if model_type in ("qwen2", "qwen2_moe") else 24,
         **EXPERTS,
         **more,
     )
@@ -131,6 +131,10 @@ def test_a_token_passes_only_its_experts(tmp_path: Path) -> None:
         ({"num_key_value_heads": 3}, "num_key_value_heads: 3; it must divide"),
         ({"hidden_size": 66}, "hidden_size: 66; give head_dim"),
         ({"head_dim": 15}, "head_dim: 15"),
+        (
+            {"model_type": "qwen2", "head_dim": 32},
+            "head_dim: 32; qwen2 has hidden_size / num_attention_heads, here 64/4",
+        ),
         ({"num_hidden_layers": 0}, "num_hidden_layers: 0; give a positive whole number"),
         ({"vocab_size": "512"}, "vocab_size: '512'"),
         ({"vocab_size": True}, "vocab_size: True"),

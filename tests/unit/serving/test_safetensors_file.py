@@ -4,10 +4,12 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from trainwright.config.errors import UserError
 from trainwright.serving.safetensors_file import Tensor, to_bfloat16, weights_digest, write_safetensors
 
 
@@ -65,3 +67,15 @@ def test_a_large_tensor_is_never_whole_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert (tmp_path / "x").stat().st_size > 65536 * 2048 * 2
     assert peak < 450 << 20
+
+
+def test_float16_is_what_numpy_and_torch_make_and_never_infinite(tmp_path: Path) -> None:
+    values = np.random.default_rng(5).normal(0, 100, (64, 8)).astype(np.float32)
+    tensor = Tensor(name="a", dtype="float16", shape=values.shape)
+    write_safetensors(tmp_path / "a", [tensor], lambda name, row, count: values[row : row + count])
+    found = load_file(tmp_path / "a")["a"]
+    assert found.dtype == np.float16
+    assert torch.equal(torch.from_numpy(found), torch.from_numpy(values).half())
+    values[3, 3] = 70_000
+    with pytest.raises(UserError, match=r"--dtype: float16 cannot hold 7e\+04, which is in a; export as bfloat16"):
+        write_safetensors(tmp_path / "b", [tensor], lambda name, row, count: values[row : row + count])
