@@ -1,7 +1,8 @@
 """The table of mistakes: what is done to a good folder, the command, the words of the answer, the exit code.
 
-The folder holds run.yaml (a tiny Llama), model/config.json, store.zarr, other.zarr (another tokenizer),
-text/, runs/small (a run with a checkpoint of step 5), runs/started (without one) and exported/ (a taken folder).
+The folder holds run.yaml (a tiny Llama), model/config.json, store.zarr, other.zarr (another tokenizer), text/,
+values.jsonl (features of its files), features.db (made of them), runs/small (a run with a checkpoint of step 5),
+runs/started (without one) and exported/ (a taken folder).
 """
 
 import json
@@ -34,6 +35,17 @@ def edit(old: str, new: str, file: str = "run.yaml") -> Change:
         text = (folder / file).read_text()
         assert old in text
         (folder / file).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def edit_bytes(old: bytes, new: bytes, file: str) -> Change:
+    """Replace a piece of a file's bytes wherever it stands."""
+
+    def change(folder: Path) -> None:
+        content = (folder / file).read_bytes()
+        assert old in content
+        (folder / file).write_bytes(content.replace(old, new))
 
     return change
 
@@ -236,4 +248,63 @@ COMMANDS = [
     Mistake("cluster dev sideways", ("'sideways'",)),
 ]
 
-MISTAKES = [*RUN_FILE, *OVERRIDES, *LAYOUTS, *MODELS, *STORES, *BUILDS, *RUNS, *COMMANDS]
+_IMPORT = "data features import --store store.zarr values.jsonl features.db"
+_SELECT = "data features select store.zarr features.db out.npz --as-of 2026-02-01 --where"
+
+FEATURES = [
+    Mistake("data features import absent.csv new.db", ("SOURCE absent.csv: no such file",)),
+    Mistake(
+        "data features import values.jsonl new.db",
+        (
+            "SOURCE values.jsonl: line 1",
+            "'document' (with --store",
+        ),
+    ),
+    Mistake("data features import run.yaml new.db", ("SOURCE run.yaml: its name says no format", ".parquet or .csv")),
+    Mistake("data features import values.jsonl absent/new.db", ("absent/new.db: absent is not a folder",)),
+    Mistake("data features import values.jsonl text", ("text: is a folder",)),
+    Mistake("data features import --feature 'a b' values.jsonl new.db", ("--feature: 'a b' is no name",)),
+    Mistake(
+        "data features import --event-time soon values.jsonl new.db", ("--event-time: 'soon' is no time", "ISO 8601")
+    ),
+    Mistake("data features import --store absent.zarr values.jsonl new.db", ("absent.zarr: not a token store",)),
+    Mistake(
+        _IMPORT,
+        ("values.jsonl: line 2: quality of", "is 0.95, and another record says 0.9"),
+        edit("0.9}", "0.95}", "values.jsonl"),
+    ),
+    Mistake(_IMPORT, ("line 2: quality is a number, and 'high' is not",), edit("0.9}", '"high"}', "values.jsonl")),
+    Mistake(_IMPORT, ("line 2: event_time: '2026-13-01' is no time",), edit("-01-02", "-13-01", "values.jsonl")),
+    Mistake(_IMPORT, ("line 1, column", "not JSON"), edit("}", "", "values.jsonl")),
+    Mistake(_IMPORT, ("features.db", "bytes instead of"), damage("features.db", keep=0.7), 3),
+    Mistake("data features import values.jsonl run.yaml", ("run.yaml: not a features file",)),
+    Mistake(f"{_SELECT} 'qualty > 0.5'", ("--where: column 1, 'qualty'", "did you mean quality?")),
+    Mistake(f"{_SELECT} 'language > 0.5'", ("--where", "text is compared with a number")),
+    Mistake(f"{_SELECT} 'quality >'", ("--where", "invalid syntax in 'quality >'")),
+    Mistake(f"{_SELECT} 'exit(1)'", ("--where", "'exit(1)': not a function")),
+    Mistake(f"{_SELECT} 'quality > 5'", ("--where: takes none of 3 documents",)),
+    Mistake(f"{_SELECT} 'quality > 0' --weights -quality", ("--weights", "expected one argument")),
+    Mistake(f"{_SELECT} 'quality > 0' --weights 0-quality", ("--weights: document 0 gets -0.9",)),
+    Mistake(f"{_SELECT} 'quality > 0' --into other.zarr", ("other.zarr: exists already",)),
+    Mistake(f"{_SELECT} 'quality > 0' --as-of tomorrow", ("--as-of: 'tomorrow' is no time",)),
+    Mistake(f"{_SELECT} 'quality > 0'", ("out.npz: exists already",), write("out.npz", "")),
+    Mistake(f"{_SELECT} 'quality > 0'", ("no such features file",), remove("features.db")),
+    Mistake(f"{_SELECT} 'quality > 0'", ("not a token store",), remove("store.zarr")),
+    Mistake(
+        f"{_SELECT} 'language is not None'",
+        ("features.db", "crc32"),
+        edit_bytes(b"english", b"spanish", "features.db"),
+        3,
+    ),
+    Mistake("data features lookup features.db abc", ("DOCUMENT: 'abc' is no document id", "32 hexadecimal")),
+    Mistake(f"data features lookup features.db {'0' * 32} --as-of 12", ("--as-of: '12' is no time",)),
+    Mistake(f"data features lookup run.yaml {'0' * 32}", ("run.yaml: not a features file",)),
+    Mistake("data features verify features.db", ("features.db",), damage("features.db", flip=0.999), 3),
+    Mistake("data features show absent.db", ("absent.db: no such features file",)),
+    Mistake("data features ids text out.csv", ("text: not a token store",)),
+    Mistake("data features ids store.zarr run.yaml", ("FILE run.yaml: exists already",)),
+    Mistake("data features export features.db text", ("FOLDER text: exists already",)),
+    Mistake("data features lokup", ("'lokup'", "did you mean 'lookup'?")),
+]
+
+MISTAKES = [*RUN_FILE, *OVERRIDES, *LAYOUTS, *MODELS, *STORES, *BUILDS, *FEATURES, *RUNS, *COMMANDS]

@@ -47,7 +47,20 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(run_dir.run_yaml.read_text())
     for store, source, size in (("store", "text", 300), ("other", "text", 280), ("few", "few.txt", 280)):
         _build(folder, source, f"{store}.zarr", "--vocab-size", str(size))
+    _add_features(folder)
     return folder
+
+
+def _add_features(folder: Path) -> None:
+    texts = [(folder / "text" / f"{name}.py").read_text() for name in ("a", "b")]
+    records = [
+        {"text": texts[0], "event_time": "2026-01-01", "language": "english"},
+        {"text": texts[0], "event_time": "2026-01-02", "quality": 0.9},
+        {"text": texts[1], "event_time": "2026-01-03", "language": "english", "quality": 0.2},
+    ]
+    (folder / "values.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    files = [str(folder / name) for name in ("values.jsonl", "features.db")]
+    assert main(["data", "features", "import", "--store", str(folder / "store.zarr"), *files]) == 0
 
 
 def _build(folder: Path, source: str, store: str, *options: str) -> None:
@@ -144,6 +157,9 @@ _WRITERS = (
     "data export store.zarr disk/store.h5",
     "export small disk/out",
     "submit run.yaml runs=disk/runs",
+    "data features import --store store.zarr values.jsonl disk/new.db",
+    "data features select store.zarr features.db out.npz --as-of 2027-01-01 --where True --into disk/new.zarr",
+    "data features export features.db disk/feast",
 )
 
 

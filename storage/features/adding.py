@@ -10,8 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ...config.errors import UserError
 from ..building.inputs.base import bad
-from .database import SCHEMA, About, Feature, Import, connect, read_about
+from .database import SCHEMA, About, Feature, Import, connect, read_about, reading
 from .records import Row
 from .times import format_time
 from .values import EXACT, INTEGER, NUMBER, Stored, Value, checksum, from_stored, kind_of, to_stored
@@ -19,7 +20,7 @@ from .values import EXACT, INTEGER, NUMBER, Stored, Value, checksum, from_stored
 _INSERT = "INSERT OR IGNORE INTO value VALUES (?, ?, ?, ?, ?, ?)"
 _FIND = "SELECT value FROM value WHERE document = ? AND feature = ? AND event_time = ?"
 # What is written is a copy of our own: SQLite needs no journal, and no lock that a network filesystem may lack.
-_SETTINGS = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA cache_size = -131072", "BEGIN")
+_SETTINGS = ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", "PRAGMA cache_size = -131072")
 _Line = tuple[bytes, int, int, Stored, int, int]
 
 
@@ -29,26 +30,36 @@ class Adding:
     def __init__(self, file: Path, database: Path) -> None:
         """`file` is empty or a features file; `database` is what messages call it."""
         self.num_records = self.num_new = self.num_known = 0
-        self._path = database
-        new = file.stat().st_size == 0
+        self._path, self._new = database, file.stat().st_size == 0
         self._connection = connect(file, "mode=rw&nolock=1")
-        for statement in (*(SCHEMA if new else ()), *_SETTINGS):
-            self._connection.execute(statement)
-        about = About({}, (), 0, 0) if new else read_about(self._connection, database)
         self._lines: list[_Line] = []  # of the records that are being added
-        self._features, self._imports = dict(about.features), about.imports
+        self._features: dict[str, Feature] = {}
+        self._imports: tuple[Import, ...] = ()
 
     def __enter__(self) -> Self:
+        """Begin. Raises FoundBad if the file is damaged."""
+        try:
+            for statement in (*_SETTINGS, "BEGIN", *(SCHEMA if self._new else ())):
+                self._connection.execute(statement)
+            if not self._new:
+                with reading(self._path):
+                    about = read_about(self._connection, self._path)
+                self._features, self._imports = dict(about.features), about.imports
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close. Raises OSError in place of what SQLite says of a full disk."""
+        """Close. Raises OSError or UserError in place of what SQLite says of a disk that refuses."""
         self._connection.close()
-        code = getattr(error, "sqlite_errorcode", None)
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_FULL:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path)) from None
+        if code == sqlite3.SQLITE_IOERR:  # SQLite keeps the reason, such as a quota, to itself
+            raise UserError(str(self._path), f"the disk refuses ({error})", "check its quota and its health") from None
 
     def kinds(self) -> dict[str, str]:
         """Types of the features that are known by now."""
