@@ -1,4 +1,4 @@
-"""`trainwright data build|inspect|verify|export`: token stores."""
+"""`trainwright data ...`: token stores; what is not here stands in data_build, data_look and features."""
 
 import argparse
 from collections.abc import Callable
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from .data_build import add_build, facts
+from .data_look import add_inspect, add_order
 from .features import add_features
 from .output import add_json_option, emit
 from .progress import StageProgress
-
-_EXCERPT_TOKENS = 64
 
 
 def add_parser(commands: Any) -> None:
@@ -18,9 +17,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("data", help="build, inspect, verify and export token stores")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_build(actions)
+    add_inspect(actions)
+    add_order(actions)
     add_features(actions)
     for name, run, text in (
-        ("inspect", _inspect, "show what a store holds"),
         ("verify", _verify, "check a store to the last byte; exit 3 if it is bad"),
         ("export", _export, "write a store to one HDF5 file, which `data build` reads back"),
     ):
@@ -34,21 +34,6 @@ def add_parser(commands: Any) -> None:
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:
     add_json_option(parser)
     parser.set_defaults(run=run)
-
-
-def _inspect(arguments: argparse.Namespace) -> int:
-    from ..storage.tokens.reader import open_store
-    from ..storage.tokens.tokenizer import open_tokenizer
-
-    store = open_store(arguments.store)
-    first = store.read(0, min(_EXCERPT_TOKENS, store.num_tokens)).tolist()
-    record = {
-        "store": str(arguments.store),
-        **facts(store.info),
-        "first_text": open_tokenizer(arguments.store).decode(first),
-    }
-    emit(arguments, record, "\n".join(f"{name:22} {_shown(value)}" for name, value in record.items()))
-    return 0
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -77,9 +62,3 @@ def _export(arguments: argparse.Namespace) -> int:
     record["size_bytes"] = arguments.file.stat().st_size
     emit(arguments, record, f"{arguments.file}: {info.tokens:,} tokens of {info.documents:,} documents")
     return 0
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return repr(value) if isinstance(value, str) and "\n" in value else str(value)
-    return f"{value:,}"

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .data_build import facts
 from .output import add_json_option, emit
 
 _EXCERPT_TOKENS = 64
@@ -40,14 +41,16 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from ..storage.loading.advice import advise
     from ..storage.tokens.reader import open_store
     from ..storage.tokens.tokenizer import open_tokenizer
+    from ..storage.tokens.verify import check_presence
 
     if arguments.sequence_length < 2:
         raise UserError("--sequence-length", f"{arguments.sequence_length} is below 2", "give the tokens of a sample")
     store = open_store(arguments.store)
+    check_presence(store)
     first = store.read(0, min(_EXCERPT_TOKENS, store.num_tokens)).tolist()
     record = {
         "store": str(arguments.store),
-        **store_facts(store.info),
+        **facts(store.info),
         "first_text": open_tokenizer(arguments.store).decode(first),
     }
     if arguments.advise:
@@ -86,24 +89,6 @@ def _order(arguments: argparse.Namespace) -> int:
         ]
     emit(arguments, {"samples": [origin.record() for origin in origins]}, "\n".join(lines))
     return 0
-
-
-def store_facts(info: Any) -> dict[str, Any]:
-    """What zarr.json says of a store, for people and --json."""
-    return {
-        "tokens": info.tokens,
-        "documents": info.documents,
-        "dtype": info.dtype,
-        "vocab_size": info.vocab_size,
-        "end_of_document": info.end_of_document,
-        "tokenizer_fingerprint": info.tokenizer_fingerprint,
-        "shards": info.num_shards,
-        "shard_tokens": info.shard_tokens,
-        "chunk_tokens": info.chunk_tokens,
-        "compression": info.compression,
-        "generation": info.generation,
-        "size_bytes": info.size_bytes,
-    }
 
 
 def _rounded(value: float | None) -> float | None:

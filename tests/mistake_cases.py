@@ -167,6 +167,11 @@ STORES = [
         3,
     ),
     Mistake("data inspect absent.zarr", ("absent.zarr: not a token store",)),
+    Mistake("data inspect store.zarr --advise --sequence-length 1", ("--sequence-length", "1 is below 2")),
+    Mistake("data order run.yaml --explain -1", ("--explain", "-1 is below 0")),
+    Mistake("data order run.yaml --explain 1 --count 0", ("--count", "0 is below 1")),
+    Mistake("data order run.yaml --explain x", ("--explain", "'x'")),
+    Mistake("data order absent.yaml --explain 1", ("absent.yaml",)),
     Mistake("data verify text", ("text: not a token store",)),
 ]
 

@@ -47,6 +47,36 @@ def store(text_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "s.zarr"
 
 
+def test_advice_and_origins(store: Path, tmp_path: Path) -> None:
+    advice = result("inspect", store, "--advise", "--sequence-length", 64)
+    assert (advice["read"], advice["window"]) == ("map", None)
+    assert advice["sequential_mb_per_s"] > 0
+    code, out, error = data("inspect", store, "--advise")
+    assert (code, error) == (0, [])
+    assert "the whole store is shuffled" in out
+    (tmp_path / "config.json").write_text("{}")  # not looked at
+    run = (
+        f"schema_version: 1\nname: x\nmodel: config.json\ndata: {{train: [{{store: {store}}}], sequence_length: 64}}\n"
+    )
+    (tmp_path / "run.yaml").write_text(run + "train: {steps: 1, global_batch_size: 1}\n")
+    shown = order(tmp_path / "run.yaml", "--explain", 7, "--count", 2, "--json")
+    samples = json.loads(shown)["samples"]
+    assert [sample["position"] for sample in samples] == [7, 8]
+    lengths = [sum(part["last"] - part["first"] + 1 for part in sample["documents"]) for sample in samples]
+    assert lengths == [65, 65]
+    text = order(tmp_path / "run.yaml", "--explain", 7)
+    assert text.startswith(f"position 7: {store}, sample {samples[0]['sample']}, tokens ")
+    assert f"document {samples[0]['documents'][0]['document']}: its tokens " in text
+
+
+def order(*arguments: object) -> str:
+    """What `trainwright data order` prints; it reads a run file, so it may import pydantic."""
+    command = [sys.executable, "-m", "trainwright.cli.main", "data", "order", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 def test_inspect_and_verify(store: Path) -> None:
     shown = result("inspect", store)
     assert (shown["documents"], shown["vocab_size"], shown["dtype"]) == (40, 300, "uint16")
