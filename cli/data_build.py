@@ -1,4 +1,4 @@
-"""`trainwright data build`: a token store from text or token ids."""
+"""`trainwright data build`: a token store from text or token ids, on this machine or as jobs of a cluster."""
 
 import argparse
 import sys
@@ -41,18 +41,31 @@ def add_build(actions: Any) -> None:
     build.add_argument("--deduplicate", default="none", metavar="none|exact|near", help=drop_help)
     near_help = "how similar near duplicates are, from 0.3 to below 1 (0.8)"
     build.add_argument("--near-threshold", type=float, metavar="X", help=near_help)
-    workers_help = "processes that work at once; the store is the same whatever their number (all CPUs)"
+    workers_help = "processes that work at once, or array tasks with --cluster; the store is the same (all CPUs)"
     build.add_argument("--workers", type=int, metavar="N", help=workers_help)
+    build.add_argument("--cluster", metavar="PROFILE", help="build as jobs of this profile's Slurm cluster")
+    build.add_argument("--wait", action="store_true", help="with --cluster: follow the jobs until the store is there")
     add_json_option(build)
     build.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build the store."""
+    """Build here, or with --cluster submit."""
+    from ..config.errors import UserError
     from ..storage.building.build import build_store
-    from ..storage.building.build_folder import is_left_from
+    from ..storage.building.build_folder import building_folder, is_left_from
 
     options = _options(arguments)
+    if arguments.cluster is not None:
+        from .data_build_jobs import build_on_cluster
+
+        return build_on_cluster(arguments, options)
+    if arguments.wait:
+        raise UserError("--wait", "given without --cluster", "leave it out: a build here is waited for")
+    if (building_folder(arguments.store) / "jobs.json").exists():
+        from .data_build_jobs import refuse_living_jobs
+
+        refuse_living_jobs(arguments.store)
     try:
         with StageProgress() as line:
             result = build_store(arguments.sources, arguments.store, options, line.show, line.say)

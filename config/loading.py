@@ -34,6 +34,20 @@ def load_run(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return _absolute(_checked(fields, str(path)), path.parent.absolute())
 
 
+def load_cluster(profile: str) -> ClusterConfig:
+    """The cluster section of a profile alone, which is looked for in the working directory too.
+
+    Raises UserError naming the profile's field that is wrong.
+    """
+    fields = {**load_profile(profile, Path.cwd()), "profile": profile}
+    try:
+        return ClusterConfig.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"profile {profile}: {field}", repr(first["input"]), first["msg"]) from None
+
+
 def load_frozen(path: Path) -> RunConfig:
     """Read a run file that dump_run wrote: it holds every field, so no profile is put beneath it."""
     return _checked(read_mapping(path), str(path))

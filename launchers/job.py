@@ -48,6 +48,11 @@ class TaskSpec:
     exit code becomes the job's. serve.sbatch has none."""
     environment: tuple[str, ...] = ()
     """Names of variables that pass from this shell beside the allow-list and cluster.environment."""
+    array: int = 0
+    """Tasks of a Slurm array, each a job of this cluster section with its number in $SLURM_ARRAY_TASK_ID; 0: no array.
+    Their logs are 00000-N.log and batch-N.log, of task N."""
+    after: tuple[str, ...] = ()
+    """Slurm jobs that must have ended well before this one starts; it is cancelled if one does not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +60,12 @@ class SubmittedTask:
     """A task that is under way: a Slurm job, or a process group of this machine (pid is its controller and pgid)."""
 
     job_id: str | None
+    """Of an array, the id of the whole."""
     pid: int | None
     pid_start_time: int | None
     """Clock ticks since boot, to tell the process from a later one with the same id."""
     job: "submitit.Job[Any]"
-    """Submitit's job; its results can be trusted, its state cannot."""
+    """Submitit's job, of an array its first one; its results can be trusted, its state cannot."""
 
 
 def submit_task(spec: TaskSpec) -> SubmittedTask:
@@ -72,6 +78,8 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
     facts = script_facts(spec)
     _check_folder(spec.folder)
     if spec.cluster.scheduler == "local":
+        if spec.array or spec.after:
+            raise UserError("cluster.scheduler", "local, which has no array jobs", "give a profile with Slurm")
         _check_local(spec.cluster)
     else:
         from .slurm import Slurm
@@ -80,8 +88,13 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
     for folder in (spec.folder, spec.logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if spec.cluster.scheduler == "slurm":
-        job = TemplateSlurmExecutor(spec.folder, spec.template, facts).submit(spec.function, *spec.arguments)
-        return SubmittedTask(job_id=job.job_id, pid=None, pid_start_time=None, job=job)
+        executor = TemplateSlurmExecutor(spec.folder, spec.template, facts)
+        if spec.array:
+            job = executor.submit_array(spec.function, *spec.arguments)
+        else:
+            job = executor.submit(spec.function, *spec.arguments)
+        job_id = job.job_id.partition("_")[0]
+        return SubmittedTask(job_id=job_id, pid=None, pid_start_time=None, job=job)
     job = DetachedLocalExecutor(spec.folder, facts).submit(spec.function, *spec.arguments)
     pid = int(job.job_id)
     return SubmittedTask(job_id=None, pid=pid, pid_start_time=start_time(pid) or 0, job=job)
@@ -106,6 +119,8 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         code=spec.code,
         on_end=spec.on_end,
         environment=spec.environment,
+        array=spec.array,
+        after=spec.after,
     )
 
 

@@ -34,6 +34,10 @@ class ScriptFacts:
     """Python module and arguments that are told srun's exit code; none if empty."""
     environment: tuple[str, ...]
     """Names of more variables that pass from the submitting shell."""
+    array: int = 0
+    """Tasks of an array, each a job of its own; 0: no array."""
+    after: tuple[str, ...] = ()
+    """Jobs that must have ended well before."""
 
 
 def render(template: str, facts: ScriptFacts) -> str:

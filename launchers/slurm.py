@@ -86,6 +86,15 @@ class Slurm:
         forgotten = [job_id for job_id in job_ids if job_id not in found]
         return {**found, **(self._accounted(forgotten) if forgotten else {})}
 
+    def are_alive(self, job_ids: Sequence[str]) -> bool:
+        """Whether any of these jobs, or any task of an array, waits or runs. Raises SlurmUnreachable."""
+        self._must_exist("squeue")
+        command = ["squeue", "--noheader", f"--jobs={','.join(job_ids)}", "--format=%i"]
+        done = self._run(command, self._environment)
+        if done.returncode and "Invalid job id" not in done.stderr:
+            raise SlurmUnreachable(" ".join(done.stderr.split()) or f"squeue ended with {done.returncode}")
+        return bool(done.stdout.strip())
+
     def cancel(self, job_id: str) -> None:
         """End a job. UserError with scancel's words if it refuses; a job that is over already is fine."""
         self._must_exist("scancel")

@@ -5,15 +5,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from ..config.cluster import ClusterConfig
 from ..config.errors import UserError
-from ..config.loading import load_run
-from ..config.profiles import load_profile
+from ..config.loading import load_cluster, load_run
 from .endpoint import (
     EndpointFolder,
     ReplicaSpec,
@@ -145,13 +141,7 @@ def list_endpoints() -> list[dict[str, Any]]:
 def _cluster(model: ServedModel, profile: str | None) -> ClusterConfig:
     """Where it runs: the profile asked for, else the run's own section, else this machine."""
     if profile is not None:
-        fields = {**load_profile(profile, Path.cwd()), "profile": profile}
-        try:
-            return ClusterConfig.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"profile {profile}: {field}", repr(first["input"]), first["msg"]) from None
+        return load_cluster(profile)
     if model.run is not None:
         return load_run(model.run.run_yaml).cluster
     return ClusterConfig()

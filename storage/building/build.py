@@ -1,8 +1,8 @@
 """From sources to a token store: parts are tokenized at once, shards are put together of them, all appears at once."""
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,16 @@ from ..durable import sync
 from ..tokens.store import StoreInfo
 from ..tokens.tokenizer import StoreTokenizer, take_tokenizer
 from .assembly import Assembly, Progress
-from .build_folder import building_folder, discard, empty, folder_beside
+from .build_folder import building_folder, discard, empty, folder_beside, remove_work
 from .build_tokenizer import choose_tokenizer
-from .crew import Crew
+from .crew import Crew, Unfinished
 from .inputs.base import TextInput
 from .parts import Vocabulary, cut_inputs
 from .plan import SHARD_TOKENS, BuildOptions, Plan, difference, read_plan, request_for, write_plan
 from .sources import Inputs, open_sources
 from .workspace import Workspace, write_whole
 
-__all__ = ["SHARD_TOKENS", "BuildOptions", "BuildResult", "build_store", "finish_build", "prepare_build"]
+__all__ = ["SHARD_TOKENS", "BuildOptions", "BuildResult", "build_store", "finish_build", "plan_build", "prepare_build"]
 
 Say = Callable[[str], None]
 """Called with one line for the user."""
@@ -62,6 +62,23 @@ def build_store(
         return finish_build(space, store, plan, options.num_workers, progress)
 
 
+@contextmanager
+def plan_build(
+    sources: Sequence[Path], store: Path, options: BuildOptions, watchers: tuple[Progress, Say]
+) -> Iterator[int]:
+    """Plan a build that others will do, with the folder locked meanwhile; the number of parts that are missing."""
+    options.check()
+    _refuse_existing(store)
+    with folder_beside(store) as space:
+        plan = prepare_build(space, sources, options, watchers)
+        with Crew(space, 1) as crew:
+            missing = len(Assembly(space, plan, crew, watchers[0]).missing_parts())
+        try:
+            yield missing
+        except UserError as error:  # of a cluster that refuses: no reason to lose what is done
+            raise Unfinished(error.where, error.problem, error.remedy) from None
+
+
 def prepare_build(
     space: Workspace, sources: Sequence[Path], options: BuildOptions, watchers: tuple[Progress, Say]
 ) -> Plan:
@@ -94,7 +111,7 @@ def finish_build(space: Workspace, store: Path, plan: Plan, workers: int, progre
     _refuse_existing(store)
     os.rename(space.store, store)
     sync(store.parent)
-    shutil.rmtree(space.folder)
+    remove_work(space)
     return BuildResult(info, layout.skipped, plan.trained, layout.exact, layout.near)
 
 

@@ -76,6 +76,18 @@ def empty(space: Workspace) -> None:
             entry.unlink()
 
 
+def remove_work(space: Workspace) -> None:
+    """Remove the folder of a store that is published; what jobs of a cluster print into stays while they end."""
+    space.plan.unlink()  # first: without it there is nothing to go on from
+    for entry in space.folder.iterdir():
+        if entry.is_dir() and entry != space.jobs_folder:
+            shutil.rmtree(entry)
+        elif not entry.is_dir() and entry.name != LOCK:
+            entry.unlink()
+    if not space.jobs_folder.exists():
+        shutil.rmtree(space.folder)
+
+
 def _is_worth_keeping(space: Workspace, error: BaseException) -> bool:
     stopped = not isinstance(error, UserError) or isinstance(error, Unfinished)
     return stopped and _has_work(space)

@@ -44,8 +44,18 @@ class Workspace:
 
     @property
     def jobs(self) -> Path:
-        """Jobs of a cluster that are at work."""
+        """Which jobs of a cluster are at work."""
         return self.folder / "jobs.json"
+
+    @property
+    def jobs_folder(self) -> Path:
+        """Scripts, logs and results of jobs of a cluster."""
+        return self.folder / "jobs"
+
+    @property
+    def result(self) -> Path:
+        """What the last of these jobs built."""
+        return self.jobs_folder / "result.json"
 
     def part(self, number: int) -> Path:
         """Tokens, lengths and hashes of a part."""

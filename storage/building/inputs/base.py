@@ -140,7 +140,7 @@ def cut(blocks: Iterable[Ids], ends: Iterable[int]) -> Iterator[Piece]:
 
 def cuts_by_place(count: int, place: Callable[[int], int], part_bytes: int) -> list[int]:
     """Numbers of the documents, of `count`, before which to cut; `place` is the byte at which a document begins."""
-    cuts = []
+    cuts: list[int] = []
     for target in range(part_bytes, place(count), part_bytes):
         number = bisect_left(range(count), target, key=place)
         if 0 < number < count and (not cuts or number > cuts[-1]):

@@ -57,7 +57,8 @@ class NanoGptFile(TokenInput):
 
     def cuts(self, part_bytes: int) -> list[int]:
         """Tokens that begin a document."""
-        count, cuts = self.num_bytes // self.itemsize, []
+        count = self.num_bytes // self.itemsize
+        cuts: list[int] = []
         for target in range(part_bytes // self.itemsize, count, part_bytes // self.itemsize):
             place = next((base + int(ends[0]) + 1 for base, ends in self._ends(target - 1, count) if len(ends)), count)
             if place < count and (not cuts or place > cuts[-1]):

@@ -76,10 +76,28 @@ def _serving() -> TaskSpec:
     )
 
 
+def _building() -> TaskSpec:
+    """An array, here one that waits for other jobs too."""
+    folder = Path("/shared/stores/.text.zarr.building")
+    return TaskSpec(
+        name="build-text.zarr",
+        title="Tokenizes parts of text.zarr.",
+        function=run_module,
+        arguments=("trainwright.storage.building.array", "parts", str(folder), "16"),
+        cluster=_DEV.model_copy(update={"nodes": 1, "ranks_per_node": 1}),
+        directory=Path("/shared"),
+        folder=folder / "jobs" / "parts",
+        logs=folder / "jobs" / "logs",
+        array=16,
+        after=("41", "42"),
+    )
+
+
 _SPECS = {
     "train-dev.sbatch": _training(_DEV, _RUN),
     "train-big.sbatch": _training(_BIG, Path("/shared/it's 100% big/runs/tiny")),
     "serve.sbatch": _serving(),
+    "build-parts.sbatch": _building(),
 }
 
 
