@@ -32,6 +32,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "text.py").write_text("def add(first, second):\n    return first + second\n" * 100)
     assert main(["data", "build", str(folder / "text.py"), str(folder / "store.zarr"), "--vocab-size", "300"]) == 0
+    (folder / "values.jsonl").write_text('{"text": "a", "event_time": "2026-01-01", "quality": 1}\n')
+    features = ["--store", str(folder / "store.zarr"), str(folder / "values.jsonl"), str(folder / "old.db")]
+    assert main(["data", "features", "import", *features]) == 0
     (folder / "config.json").write_text(json.dumps(LLAMA))
     (folder / "run.yaml").write_text(
         "schema_version: 1\nname: tiny\nmodel: config.json\n"
@@ -68,6 +71,9 @@ def test_help_imports_next_to_nothing(command: str, tmp_path: Path) -> None:
         "data inspect store.zarr",
         "data verify store.zarr",
         "data build text.py other.zarr --vocab-size 280",
+        "data features import --store store.zarr values.jsonl features.db",
+        "data features select store.zarr old.db out.npz --as-of 2026-02-01 --where True --into taken.zarr",
+        "data features lookup old.db 00112233445566778899aabbccddeeff",
         "status runs/small",
         "logs runs/small",
         "export runs/small exported",
