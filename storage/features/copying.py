@@ -20,6 +20,7 @@ def copy_beside(path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
     """
     if not path.parent.is_dir():
         raise UserError(str(path), f"{path.parent} is not a folder", "give a file in a folder that exists")
+    path = path.resolve() if path.is_symlink() else path  # the file behind a link is the one to replace
     if path.is_dir():
         raise UserError(str(path), "is a folder", "give the name of a file")
     beside = path.with_name(f".{path.name}.importing")
@@ -53,6 +54,7 @@ def _copy(path: Path, beside: Path) -> tuple[int, ...] | None:
         os.truncate(beside, 0)
     else:
         shutil.copyfile(path, beside)
+        shutil.copymode(path, beside)
     return before
 
 

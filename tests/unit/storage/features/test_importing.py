@@ -229,6 +229,17 @@ def test_a_reader_keeps_what_it_opened(database: Path) -> None:
             assert new.get(A)["quality"] == 0.9
 
 
+def test_who_may_read_it_and_a_link_to_it_stay(database: Path) -> None:
+    database.chmod(0o640)
+    link = database.parent / "link.db"
+    link.symlink_to(database)
+    add(link, record(B, "2026-01-01", quality=1))
+    assert link.is_symlink()
+    assert database.stat().st_mode & 0o777 == 0o640
+    with FeatureReader(database) as reader:
+        assert reader.get(B) == {"quality": 1.0}
+
+
 def test_no_import_into_a_damaged_file(database: Path) -> None:
     data = database.read_bytes()
     database.write_bytes(data[: len(data) - 4096])
