@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .data_append import add_append
 from .data_build import add_build, facts
 from .data_look import add_inspect, add_order
 from .features import add_features
@@ -17,6 +18,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("data", help="build, inspect, verify and export token stores")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_build(actions)
+    add_append(actions)
     add_inspect(actions)
     add_order(actions)
     add_features(actions)

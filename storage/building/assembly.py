@@ -4,15 +4,14 @@ import shutil
 from collections.abc import Callable, Iterable
 
 from ...config.errors import UserError
-from ..durable import sync
-from ..tokens.inventory import take_inventory, write_inventory
-from ..tokens.store import TOKENIZER, StoreInfo, write_durably, write_info
+from ..tokens.store import StoreInfo
 from .crew import Crew
 from .layout import Layout, decide_layout, read_layout
+from .metadata import write_store_info
 from .part_files import PartDamaged, discard, is_present, read_summary
 from .parts import TEXT
 from .plan import Plan
-from .site import Task, shape_of, shard_summary
+from .site import Task, shard_summary
 from .workspace import Workspace, plan_digest
 
 Progress = Callable[[str, int, int], None]
@@ -38,15 +37,16 @@ class Assembly:
         """Do all that is left. Raises UserError for damaged sources, or if they hold no document; OSError."""
         self._space.store.mkdir(exist_ok=True)
         layout = self._repeated(self._to_layout)
-        if not layout.documents:
+        if layout.tokens == layout.first_token:
             raise _no_document(self._plan, layout.skipped)
         shard_tokens = self._plan.options["shard_tokens"]
         left = self._unfinished_shards(layout)
-        done, num_shards = layout.num_shards(shard_tokens) - len(left), layout.num_shards(shard_tokens)
+        num_shards = len(layout.shards(shard_tokens))
+        done = num_shards - len(left)
         while left:
             left = self._write_shards(layout, left, done)
             done = num_shards - len(left)
-        return self._write_info(layout), layout
+        return write_store_info(self._space, self._plan, layout), layout
 
     def _to_layout(self) -> Layout:
         layout = read_layout(self._space)
@@ -74,9 +74,9 @@ class Assembly:
 
     def _unfinished_shards(self, layout: Layout) -> list[int]:
         """Shards that are not there; those that seem to be are read again, since a disk may have lost their bytes."""
-        count = layout.num_shards(self._plan.options["shard_tokens"])
-        there = [number for number in range(count) if shard_summary(self._space, number) is not None]
-        missing = set(range(count)) - set(there)
+        shards = layout.shards(self._plan.options["shard_tokens"])
+        there = [number for number in shards if shard_summary(self._space, number) is not None]
+        missing = set(shards) - set(there)
 
         def done(task: Task, result: dict[str, bool]) -> None:
             if not result["whole"]:
@@ -114,43 +114,6 @@ class Assembly:
         for number in numbers:
             self._space.part(number).unlink(missing_ok=True)
 
-    def _write_info(self, layout: Layout) -> StoreInfo:
-        plan, store = self._plan, self._space.store
-        shape = shape_of(plan)
-        shards = []
-        for number in range(layout.num_shards(shape.shard_tokens)):
-            summary = shard_summary(self._space, number)
-            assert summary is not None
-            shards.append(summary)
-        (store / TOKENIZER).mkdir(exist_ok=True)
-        names = sorted(path.name for path in self._space.tokenizer.iterdir())
-        for name in names:
-            write_durably(store / TOKENIZER / name, (self._space.tokenizer / name).read_bytes())
-        files = [*(f"{TOKENIZER}/{name}" for name in names), *layout.document_files]
-        inventory = take_inventory(store, tuple(shards), files)
-        inventory_bytes, inventory_sha256 = write_inventory(store, inventory)
-        info = StoreInfo(
-            tokens=layout.tokens,
-            documents=layout.documents,
-            dtype=shape.dtype,
-            vocab_size=shape.vocab_size,
-            tokenizer_fingerprint=plan.fingerprint,
-            end_of_document=plan.vocabulary.end_of_document,
-            chunk_tokens=shape.chunk_tokens,
-            shard_tokens=shape.shard_tokens,
-            document_chunk=layout.document_chunk,
-            compression=shape.compression,
-            generation=1,
-            size_bytes=inventory.size_bytes,
-            inventory_bytes=inventory_bytes,
-            inventory_sha256=inventory_sha256,
-            deduplication=_deduplication(plan, layout),
-        )
-        write_info(store, info)
-        for folder in (store / TOKENIZER, store / "c", store / "documents" / "c", store / "documents", store):
-            sync(folder)
-        return info
-
     def _has_part(self, number: int) -> bool:
         summary = read_summary(self._space, number, self._digest)
         return summary is not None and is_present(self._space, number, summary)
@@ -162,15 +125,6 @@ class Assembly:
                 return action()
             except PartDamaged as damaged:
                 discard(self._space, damaged.number)
-
-
-def _deduplication(plan: Plan, layout: Layout) -> dict[str, object] | None:
-    kind = plan.options["deduplicate"]
-    if kind == "none":
-        return None
-    counts = {"dropped_exact": layout.exact, "dropped_near": layout.near}
-    threshold = {"near_threshold": plan.options["near_threshold"]} if kind == "near" else {}
-    return {"kind": kind, **threshold, **counts}
 
 
 def _no_document(plan: Plan, skipped: int) -> UserError:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tokens.writer import DocumentWriter
+from ..tokens.reader import open_store
+from ..tokens.writer import DOCUMENT_CHUNK, DocumentWriter
 from .deduplication import find_duplicates
 from .part_files import PartDamaged, PartFile, read_summary
 from .plan import Plan
@@ -30,19 +32,27 @@ class Layout:
     near: int
     """Documents that were dropped as equal, and as nearly equal, to earlier ones."""
     skipped: int
+    first_token: int = 0
+    """Tokens of the store that is added to."""
 
     @property
     def tokens(self) -> int:
-        return sum(self.kept_tokens)
+        """Tokens of the whole store."""
+        return self.first_token + sum(self.kept_tokens)
 
-    def num_shards(self, shard_tokens: int) -> int:
-        """Shards of the store."""
-        return -(-self.tokens // shard_tokens)
+    def shards(self, shard_tokens: int) -> range:
+        """Shards that are written; the first of them may begin with tokens that are there already."""
+        return range(self.first_token // shard_tokens, -(-self.tokens // shard_tokens))
+
+    def span(self, shard: int, shard_tokens: int) -> tuple[int, int]:
+        """Which of the parts' tokens are in a shard, first and one after the last."""
+        start, stop = shard * shard_tokens, min((shard + 1) * shard_tokens, self.tokens)
+        return max(0, start - self.first_token), stop - self.first_token
 
     def parts_of(self, shard: int, shard_tokens: int) -> list[int]:
         """Parts that hold tokens of a shard."""
         ends = np.cumsum(self.kept_tokens)
-        start, stop = shard * shard_tokens, min((shard + 1) * shard_tokens, self.tokens)
+        start, stop = self.span(shard, shard_tokens)
         first, last = int(np.searchsorted(ends, start, "right")), int(np.searchsorted(ends, stop, "left"))
         return [number for number in range(first, last + 1) if self.kept_tokens[number]]
 
@@ -53,19 +63,26 @@ def decide_layout(space: Workspace, plan: Plan) -> Layout:
     parts = [_open(space, number, digest) for number in range(len(plan.parts))]
     options = plan.options
     dropped = find_duplicates(parts, options["deduplicate"], options["near_threshold"])
-    writer = DocumentWriter(space.store)
+    writer, first_token = _document_writer(space, plan)
     kept_tokens: list[int] = []
     for part, mask in zip(parts, dropped.masks, strict=True):
         lengths = part.section("lengths")
         kept = lengths[~mask].astype(np.uint64)
-        starts = np.cumsum(kept, dtype=np.uint64) - kept + np.uint64(sum(kept_tokens))
+        starts = np.cumsum(kept, dtype=np.uint64) - kept + np.uint64(first_token + sum(kept_tokens))
         writer.append(starts)
         kept_tokens.append(int(kept.sum()))
         _write_mask(space, part.number, mask)
     chunk = writer.finish() if writer.documents else 0
     skipped = sum(part.summary["skipped"] for part in parts)
     layout = Layout(
-        tuple(kept_tokens), writer.documents, chunk, tuple(writer.files), dropped.exact, dropped.near, skipped
+        tuple(kept_tokens),
+        writer.documents,
+        chunk,
+        tuple(writer.files),
+        dropped.exact,
+        dropped.near,
+        skipped,
+        first_token,
     )
     write_record(space.layout, {**layout.__dict__, "plan": digest})
     return layout
@@ -80,9 +97,29 @@ def read_layout(space: Workspace) -> Layout | None:
     return Layout(tuple(record.pop("kept_tokens")), document_files=files, **record)
 
 
-def shard_blocks(space: Workspace, layout: Layout, shard: int, shard_tokens: int) -> Iterator[NDArray[Any]]:
-    """Consecutive blocks of a shard's tokens, out of the parts. Raises PartDamaged."""
-    start, stop = shard * shard_tokens, min((shard + 1) * shard_tokens, layout.tokens)
+def _document_writer(space: Workspace, plan: Plan) -> tuple[DocumentWriter, int]:
+    """A writer that goes on after the documents which are there, and the tokens which are.
+
+    Its last chunk file, or the only one of a short index, is written anew with the same beginning.
+    """
+    if plan.origin is None:
+        return DocumentWriter(space.store), 0
+    index = open_store(Path(plan.origin.store)).document_index
+    whole = plan.origin.documents // DOCUMENT_CHUNK
+    writer = DocumentWriter(space.store, whole)
+    if plan.origin.documents % DOCUMENT_CHUNK:
+        writer.append(index.chunk(whole))
+    return writer, plan.origin.tokens
+
+
+def shard_blocks(space: Workspace, plan: Plan, layout: Layout, shard: int) -> Iterator[NDArray[Any]]:
+    """Consecutive blocks of a shard's tokens, out of the store that is added to and the parts. Raises PartDamaged."""
+    shard_tokens = plan.options["shard_tokens"]
+    if plan.origin is not None:
+        store = open_store(Path(plan.origin.store))
+        for place in range(shard * shard_tokens, plan.origin.tokens, _READ_TOKENS):
+            yield store.read(place, min(place + _READ_TOKENS, plan.origin.tokens))
+    start, stop = layout.span(shard, shard_tokens)
     digest = plan_digest(space)
     for number in layout.parts_of(shard, shard_tokens):
         base = sum(layout.kept_tokens[:number])

@@ -67,6 +67,16 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The store that is added to, as it was when that was planned."""
+
+    store: str
+    generation: int
+    tokens: int
+    documents: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that decides a store's bytes, and the parts."""
 
@@ -82,6 +92,12 @@ class Plan:
     def options(self) -> dict[str, Any]:
         options: dict[str, Any] = self.request["options"]
         return options
+
+    @cached_property
+    def origin(self) -> Origin | None:
+        """The store that is added to, if one is."""
+        given = self.request.get("origin")
+        return None if given is None else Origin(**given)
 
     @cached_property
     def sizes(self) -> dict[str, tuple[int, int]]:
@@ -125,6 +141,8 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     if old.get("version") != _VERSION:
         return "another version of trainwright began it"
     changed = [name for name, value in new["options"].items() if old["options"].get(name) != value]
+    if old.get("origin") != new.get("origin"):
+        return "the store is another than it was"
     if changed:
         return f"--{changed[0].replace('_', '-')} is another"
     if (old["folder"], old["sources"]) != (new["folder"], new["sources"]):

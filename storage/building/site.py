@@ -55,7 +55,7 @@ class Site:
 
     def _write_shard(self, number: int) -> dict[str, Any]:
         shape = shape_of(self.plan)
-        blocks = shard_blocks(self.space, self._layout, number, shape.shard_tokens)
+        blocks = shard_blocks(self.space, self.plan, self._layout, number)
         (self.space.store / "c").mkdir(exist_ok=True)
         summary = asdict(write_shard(self.space.store, number, shape, blocks))
         write_record(self.space.shard_summary(number), {"plan": plan_digest(self.space), "shard": summary})

@@ -78,13 +78,22 @@ class DocumentIndex:
 
     def _map(self, number: int) -> NDArray[np.uint64]:
         path = self.file(number)
-        check_size(path, self._chunk * _OFFSET_BYTES + CRC_BYTES)
+        if not self._has_grown(number):
+            check_size(path, self._chunk * _OFFSET_BYTES + CRC_BYTES)
         data = map_file(path)
         if number not in self._good and crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:].tobytes():
             raise FoundBad(str(path), "fails its crc32c", REMEDY)
         self._good.add(number)
         used = min(self._chunk, self.documents - number * self._chunk)
         return data[:-CRC_BYTES].view("<u8")[:used]
+
+    def _has_grown(self, number: int) -> bool:
+        """Whether a later generation made a longer chunk of the only one: ours is the first part of it."""
+        size_bytes, path = self._chunk * _OFFSET_BYTES + CRC_BYTES, self.file(number)
+        if self.num_chunks > 1 or not path.exists():
+            return False
+        size = path.stat().st_size
+        return size > size_bytes and size % _OFFSET_BYTES == CRC_BYTES
 
 
 def _mark(result: NDArray[np.bool_], rows: NDArray[np.int64], starts: NDArray[np.int64], documents: Offsets) -> None:

@@ -43,7 +43,8 @@ class ShardFiles:
             stride = self._info.chunk_tokens * self._info.numpy_dtype.itemsize + CRC_BYTES
             expected = self.num_used(shard) * stride + self._index_bytes
             size = os.fstat(descriptor).st_size
-            if size != expected:
+            grown = size > expected and self._may_have_grown(shard) and (size - expected) % stride == 0
+            if size != expected and not grown:
                 kind = "truncated" if size < expected else "too long"
                 problem = f"{kind} ({size} bytes instead of {expected})"
                 raise FoundBad(str(self.path(shard)), problem, REMEDY)
@@ -96,9 +97,13 @@ class ShardFiles:
         if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
             raise FoundBad(path, "its index fails its crc32c, or it is truncated", REMEDY)
         index = np.frombuffer(data[:-CRC_BYTES], "<u8").reshape(-1, 2)
-        if (index[used:] != ABSENT).any():
+        if (index[used:] != ABSENT).any() and not self._may_have_grown(shard):
             raise FoundBad(path, "its index does not fit the file", REMEDY)
         return index[:used]
+
+    def _may_have_grown(self, shard: int) -> bool:
+        """Whether it is this generation's last, to which a later one may have added: ours is the first part of it."""
+        return shard == self._info.num_shards - 1
 
 
 def read_exactly(descriptor: int, size: int, offset: int, path: str) -> bytes:

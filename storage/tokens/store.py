@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,15 @@ DOCUMENTS = "documents"
 TOKENIZER = "tokenizer"
 INVENTORY = "inventory.json"
 _ATTRIBUTES = "trainwright"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A store as it was before it grew again."""
+
+    number: int
+    tokens: int
+    documents: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +55,28 @@ class StoreInfo:
     inventory_sha256: str
     deduplication: dict[str, Any] | None = None
     """`kind`, `dropped_exact`, `dropped_near` and, of the kind near, `near_threshold`; None if nothing was dropped."""
+    earlier: tuple[Generation, ...] = ()
+    """Generations before this one, from the first on."""
+    pending: bool = False
+    """Whether an append was stopped while it replaced files: growing.finish_append does the rest."""
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """All that can be read, from the first to this one."""
+        return (*self.earlier, Generation(self.generation, self.tokens, self.documents))
+
+    def at_generation(self, number: int) -> "StoreInfo":
+        """The store as it was: the same files, of whose tokens and documents the first are its own.
+
+        What is said of the files themselves (size_bytes, inventory) stays the newest's. Raises UserError for a
+        generation that there is not.
+        """
+        for known in self.generations:
+            if known.number == number:
+                earlier = tuple(each for each in self.earlier if each.number < number)
+                return replace(self, generation=number, tokens=known.tokens, documents=known.documents, earlier=earlier)
+        numbers = ", ".join(str(known.number) for known in self.generations)
+        raise UserError("generation", f"{number}, which the store does not have", f"use one of {numbers}")
 
     @property
     def chunks_per_shard(self) -> int:
@@ -145,6 +176,8 @@ def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
         inventory_bytes=attributes["inventory"]["size_bytes"],
         inventory_sha256=attributes["inventory"]["sha256"],
         deduplication=attributes.get("deduplication"),
+        earlier=tuple(Generation(**each) for each in attributes.get("earlier_generations", [])),
+        pending=attributes.get("pending", False),
     )
 
 
@@ -161,6 +194,8 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
         "size_bytes": info.size_bytes,
         "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
         **({} if info.deduplication is None else {"deduplication": info.deduplication}),
+        **({"earlier_generations": [asdict(each) for each in info.earlier]} if info.earlier else {}),
+        **({"pending": True} if info.pending else {}),
     }
 
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from ...config.errors import FoundBad
 from .documents import check_size
+from .growing import finish_append
 from .inventory import Inventory, read_inventory
 from .reader import TokenStore, open_store
 from .shards import REMEDY, ShardSummary, summarise
-from .store import TOKENIZER, StoreInfo, file_digest
+from .store import METADATA, TOKENIZER, StoreInfo, file_digest
 from .tokenizer import open_tokenizer
 
 Progress = Callable[[int, int], None]
@@ -22,6 +23,7 @@ def verify_store(path: Path, progress: Progress) -> StoreInfo:
 
     Raises UserError if there is no store there, FoundBad naming the first file that is bad.
     """
+    _finish_append(path)
     store = open_store(path)
     inventory = check_presence(store)
     _check_files(store, inventory)
@@ -41,12 +43,23 @@ def check_presence(store: TokenStore) -> Inventory:
 
     Raises FoundBad naming the first file that is missing or has another size.
     """
+    if store.info.pending:
+        remedy = f"`trainwright data verify {store.path}` does the rest"
+        raise FoundBad(str(store.path / METADATA), "an append was stopped while it replaced files", remedy)
     inventory = read_inventory(store.path, store.info)
     for shard in inventory.shards:
         check_size(store.path / shard.file, shard.size_bytes)
     for name, expected in inventory.files.items():
         check_size(store.path / name, expected["size_bytes"])
     return inventory
+
+
+def _finish_append(path: Path) -> None:
+    try:
+        finish_append(path)
+    except OSError as error:
+        problem = f"an append was stopped while it replaced files, and the rest cannot be done ({error.strerror})"
+        raise FoundBad(str(path / METADATA), problem, "verify it where it can be written") from None
 
 
 def _check_files(store: TokenStore, inventory: Inventory) -> None:

@@ -62,10 +62,11 @@ def _chunks(blocks: Iterable[Tokens], shape: ShardShape) -> Iterable[NDArray[Any
 class DocumentWriter:
     """Writes the document index: the place of each document's first token, as a Zarr array of uint64."""
 
-    def __init__(self, folder: Path) -> None:
-        self.documents = 0
+    def __init__(self, folder: Path, skip: int = 0) -> None:
+        """`skip` chunk files of DOCUMENT_CHUNK offsets are there already, and are not written."""
+        self.documents = skip * DOCUMENT_CHUNK
         self.files: list[str] = []
-        self._folder = folder / DOCUMENTS
+        self._folder, self._next = folder / DOCUMENTS, skip
         (self._folder / "c").mkdir(parents=True, exist_ok=True)
         self._starts: NDArray[np.uint64] = np.empty(0, np.uint64)
 
@@ -90,6 +91,7 @@ class DocumentWriter:
         now, self._starts = self._starts[:chunk], self._starts[chunk:]
         starts[: len(now)] = now
         data = starts.tobytes()
-        name = f"{DOCUMENTS}/c/{len(self.files)}"
+        name = f"{DOCUMENTS}/c/{self._next}"
+        self._next += 1
         write_durably(self._folder.parent / name, data + crc32c(data))
         self.files.append(name)

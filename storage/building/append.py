@@ -1,0 +1,117 @@
+"""Adding documents to a store: its next generation, built beside it as a store is, and then put in its place."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..tokens.growing import finish_append, publish_append
+from ..tokens.store import TOKENIZER, StoreInfo, read_info
+from ..tokens.tokenizer import open_tokenizer
+from .assembly import Assembly, Progress
+from .build import Say
+from .build_folder import empty, folder_beside, remove_work
+from .build_tokenizer import choose_tokenizer
+from .crew import Crew
+from .layout import read_layout
+from .parts import Vocabulary, cut_inputs
+from .plan import BuildOptions, Origin, Plan, difference, read_plan, request_for, write_plan
+from .sources import Inputs, open_sources
+from .workspace import Workspace, write_whole
+
+
+@dataclass(frozen=True)
+class AppendResult:
+    """What was added."""
+
+    info: StoreInfo
+    """Of the store as it is now."""
+    tokens: int
+    documents: int
+    skipped: int
+
+
+def append_store(
+    sources: Sequence[Path], store: Path, options: BuildOptions, watchers: tuple[Progress, Say]
+) -> AppendResult:
+    """Add documents after the last one of a store. Of the options count selection, format, field and workers.
+
+    Tokenizer, shards and compression are the store's. Older generations read the same tokens as before, and readers
+    that have the store open are not disturbed. A killed append goes on where it was when the same is asked for, and
+    is never done twice. Raises UserError for a bad source, or if there is no store; FoundBad for a damaged one.
+    """
+    options.check()
+    own = _of_store(options, store, read_info(store))
+    with folder_beside(store) as space:
+        finish_append(store)
+        plan, done = _prepared(space, sources, store, own, watchers)
+        if not done:
+            with Crew(space, options.num_workers) as crew:
+                Assembly(space, plan, crew, watchers[0]).finish()
+            publish_append(store, space.store)
+        result = _result(space, plan, read_info(store))
+        remove_work(space)
+    return result
+
+
+def _of_store(options: BuildOptions, store: Path, info: StoreInfo) -> BuildOptions:
+    return BuildOptions(
+        tokenizer=store / TOKENIZER,
+        selection=options.selection,
+        format=options.format,
+        field=options.field,
+        shard_tokens=info.shard_tokens,
+        compression=info.compression,
+        workers=options.workers,
+    )
+
+
+def _prepared(
+    space: Workspace,
+    sources: Sequence[Path],
+    store: Path,
+    options: BuildOptions,
+    watchers: tuple[Progress, Say],
+) -> tuple[Plan, bool]:
+    """The plan, and whether it was carried out already: an append that was killed when all was published."""
+    progress, say = watchers
+    inputs = open_sources(sources, options.selection, options.format, options.field)
+    info = read_info(store)
+    origin = Origin(os.path.abspath(store), info.generation, info.tokens, info.documents)
+    request = {**request_for(sources, inputs, options), "origin": asdict(origin)}
+    found = read_plan(space)
+    if found is not None and found.origin is not None and found.origin.generation == info.generation - 1:
+        as_then = {**request, "origin": found.request["origin"]}
+        if difference(found.request, as_then) is None:
+            say("was killed when all was done: nothing is added again")
+            return found, True
+    reason = "nothing was planned" if found is None else difference(found.request, request)
+    if found is not None and reason is None:
+        say(f"goes on where it was, with {len(found.parts)} parts")
+        return found, False
+    if found is not None:
+        say(f"starts over, since {reason}")
+    return _planned(space, request, inputs, (options, progress)), False
+
+
+def _planned(space: Workspace, request: dict[str, Any], inputs: Inputs, how: tuple[BuildOptions, Progress]) -> Plan:
+    options, progress = how
+    empty(space)
+    space.make()
+    assert options.tokenizer is not None
+    choose_tokenizer(inputs, options.tokenizer, None, progress)
+    tokenizer = open_tokenizer(options.tokenizer.parent)
+    for name, text in tokenizer.files.items():
+        write_whole(space.tokenizer / name, text.encode())
+    vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end_of_document)
+    plan = Plan(request, tokenizer.fingerprint(), vocabulary, False, tuple(cut_inputs(inputs, vocabulary)))
+    write_plan(space, plan)
+    return plan
+
+
+def _result(space: Workspace, plan: Plan, info: StoreInfo) -> AppendResult:
+    layout, origin = read_layout(space), plan.origin
+    assert origin is not None
+    skipped = 0 if layout is None else layout.skipped
+    return AppendResult(info, info.tokens - origin.tokens, info.documents - origin.documents, skipped)

@@ -1,0 +1,90 @@
+"""The last files of a store in its building folder: tokenizer, inventory.json and, last of all, zarr.json."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..durable import sync
+from ..tokens.inventory import Inventory, read_inventory, take_inventory, write_inventory
+from ..tokens.shards import ShardSummary
+from ..tokens.store import TOKENIZER, Generation, StoreInfo, read_info, write_durably, write_info
+from .layout import Layout
+from .plan import Plan
+from .site import shape_of, shard_summary
+from .workspace import Workspace
+
+
+def write_store_info(space: Workspace, plan: Plan, layout: Layout) -> StoreInfo:
+    """Write what is said of the store, or of its next generation, whose shards are all there."""
+    inventory = _new_files(space, plan, layout)
+    if plan.origin is None:
+        info = _first_info(plan, layout)
+    else:
+        old = read_info(Path(plan.origin.store))
+        before = read_inventory(Path(plan.origin.store), old)
+        kept = before.shards[: plan.origin.tokens // old.shard_tokens]
+        inventory = Inventory(kept + inventory.shards, dict(sorted({**before.files, **inventory.files}.items())))
+        info = _next_info(old, layout)
+    size, digest = write_inventory(space.store, inventory)
+    info = replace(info, size_bytes=inventory.size_bytes, inventory_bytes=size, inventory_sha256=digest)
+    write_info(space.store, info)
+    for folder in [path for path in space.store.rglob("*") if path.is_dir()] + [space.store]:
+        sync(folder)
+    return info
+
+
+def _new_files(space: Workspace, plan: Plan, layout: Layout) -> Inventory:
+    shards: list[ShardSummary] = []
+    for number in layout.shards(plan.options["shard_tokens"]):
+        summary = shard_summary(space, number)
+        assert summary is not None
+        shards.append(summary)
+    names: list[str] = []
+    if plan.origin is None:
+        (space.store / TOKENIZER).mkdir(exist_ok=True)
+        names = sorted(path.name for path in space.tokenizer.iterdir())
+        for name in names:
+            write_durably(space.store / TOKENIZER / name, (space.tokenizer / name).read_bytes())
+    files = [*(f"{TOKENIZER}/{name}" for name in names), *layout.document_files]
+    return take_inventory(space.store, tuple(shards), files)
+
+
+def _first_info(plan: Plan, layout: Layout) -> StoreInfo:
+    shape = shape_of(plan)
+    return StoreInfo(
+        tokens=layout.tokens,
+        documents=layout.documents,
+        dtype=shape.dtype,
+        vocab_size=shape.vocab_size,
+        tokenizer_fingerprint=plan.fingerprint,
+        end_of_document=plan.vocabulary.end_of_document,
+        chunk_tokens=shape.chunk_tokens,
+        shard_tokens=shape.shard_tokens,
+        document_chunk=layout.document_chunk,
+        compression=shape.compression,
+        generation=1,
+        size_bytes=0,
+        inventory_bytes=0,
+        inventory_sha256="",
+        deduplication=_deduplication(plan, layout),
+    )
+
+
+def _next_info(old: StoreInfo, layout: Layout) -> StoreInfo:
+    return replace(
+        old,
+        tokens=layout.tokens,
+        documents=layout.documents,
+        document_chunk=layout.document_chunk,
+        generation=old.generation + 1,
+        earlier=(*old.earlier, Generation(old.generation, old.tokens, old.documents)),
+        pending=False,
+    )
+
+
+def _deduplication(plan: Plan, layout: Layout) -> dict[str, object] | None:
+    kind = plan.options["deduplicate"]
+    if kind == "none":
+        return None
+    counts = {"dropped_exact": layout.exact, "dropped_near": layout.near}
+    threshold = {"near_threshold": plan.options["near_threshold"]} if kind == "near" else {}
+    return {"kind": kind, **threshold, **counts}
