@@ -1,11 +1,10 @@
 """Features of documents at scale: seconds to import and to join, microseconds of a look-up, and plain SQLite beside it.
 
-`python benchmarks/features.py [DOCUMENTS]` makes four features of so many documents (250,000), each with two values, in
+`python -m benchmarks.features [DOCUMENTS]` makes four features of so many documents (250,000), each with two values, in
 a folder that it removes. Nothing is read from the network. Look-ups are of random documents, all in the page cache.
 """
 
 import json
-import platform
 import random
 import sqlite3
 import statistics
@@ -25,6 +24,8 @@ from trainwright.storage.features.importing import ImportOptions, import_feature
 from trainwright.storage.features.reader import FeatureReader
 from trainwright.storage.features.times import parse_time
 
+from .help_cpu import machine
+
 _LOOKUPS = 20_000
 _THREADS = 4
 _AS_OF = parse_time("2026-03-01")
@@ -37,7 +38,7 @@ def main(num_documents: int) -> None:
     """Make, measure, print."""
     chance = random.Random(1)
     ids = [chance.randbytes(ID_BYTES) for _ in range(num_documents)]
-    print(f"{platform.machine()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}")
+    print(f"{num_documents:,} documents; {machine()}; SQLite {sqlite3.sqlite_version}")
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "features.db"
         for number, moment in enumerate(("2026-01-01", "2026-06-01")):
@@ -81,7 +82,12 @@ def _lookups(database: Path, ids: list[bytes], chance: random.Random) -> None:
             times.extend([_timed(lambda each=each: reader.get(each, _AS_OF)) for each in part])  # type: ignore[misc]
 
         threads = [threading.Thread(target=work, args=(part,)) for part in parts]
-        spent_s = _timed(lambda: [thread.start() for thread in threads] and [thread.join() for thread in threads])
+        began = time.perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        spent_s = time.perf_counter() - began
         _report(f"look-up, {_THREADS} threads", times)
         print(f"{len(times) / spent_s:,.0f} look-ups a second together")
     connection = sqlite3.connect(f"file:{database}?mode=ro&immutable=1", uri=True)

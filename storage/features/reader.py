@@ -39,7 +39,7 @@ class FeatureReader:
         """Raises UserError if there is no features file, FoundBad if it is damaged."""
         self.path = Path(path)
         self._connection, self.about = open_readonly(self.path, threads=True)
-        self._features = {feature.number: feature for feature in self.about.features.values()}
+        self._features = {each.number: (each.name, each.kind) for each in self.about.features.values()}
         self._lock = threading.Lock()
 
     def get(self, document: str | bytes, as_of: datetime | str | int | None = None) -> dict[str, Value]:
@@ -62,10 +62,9 @@ class FeatureReader:
                 raise
         found: dict[str, Known] = {}
         for row in rows:  # by event time, so that the newest stays
-            feature = self._features.get(row[1])
-            check_row(self.path, row, feature.kind if feature else "")
-            if feature:
-                found[feature.name] = Known(from_stored(feature.kind, row[4]), row[2])
+            name, kind = self._features.get(row[1], ("", ""))
+            check_row(self.path, row, kind)
+            found[name] = Known(from_stored(kind, row[4]), row[2])
         return found
 
     def close(self) -> None:

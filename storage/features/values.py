@@ -16,7 +16,7 @@ EXACT = 1 << 53
 """Whole numbers up to here are the same as float64."""
 MAX_TEXT_BYTES = 4096
 _KEY = struct.Struct("<16siqi")
-_FLOAT = struct.Struct("<d")
+_FLOAT = struct.Struct("<16siqicd")
 # Words of Python, of the expression language, and columns that an export has beside the feature.
 _TAKEN = {*keyword.kwlist, "min", "max", "event_timestamp", "created_timestamp"}
 
@@ -81,15 +81,12 @@ def is_stored(kind: str, stored: object) -> bool:
         return isinstance(stored, float) or (isinstance(stored, int) and abs(stored) <= EXACT)
     if kind == BOOLEAN:
         return stored in (0, 1) and isinstance(stored, int)
-    return isinstance(stored, str if kind == TEXT else int)
+    return isinstance(stored, str) if kind == TEXT else kind == INTEGER and isinstance(stored, int)
 
 
 def checksum(document: bytes, feature: int, event_time: int, number: int, stored: Stored) -> int:
     """CRC-32 of one row: the document's 16 bytes, the feature's number, event time, the import's number, the value."""
-    if isinstance(stored, int):
-        value = b"i%d" % stored
-    elif isinstance(stored, float):
-        value = b"f" + _FLOAT.pack(stored)
-    else:
-        value = b"t" + stored.encode("utf-8", "surrogatepass")
-    return zlib.crc32(value, zlib.crc32(_KEY.pack(document, feature, event_time, number)))
+    if isinstance(stored, float):
+        return zlib.crc32(_FLOAT.pack(document, feature, event_time, number, b"f", stored))
+    value = b"i%d" % stored if isinstance(stored, int) else b"t" + stored.encode("utf-8", "surrogatepass")
+    return zlib.crc32(_KEY.pack(document, feature, event_time, number) + value)
