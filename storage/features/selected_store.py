@@ -98,8 +98,12 @@ def _write_rest(
     write_durably(folder / SELECTION, selection.to_bytes())
     inventory = take_inventory(folder, tuple(shards), [*names, SELECTION, *documents.files])
     inventory_bytes, inventory_sha256 = write_inventory(folder, inventory)
+    # Its own first generation: not those of the source, and duplicates were dropped there, not here.
     info = replace(
         store.info,
+        deduplication=None,
+        earlier=(),
+        pending=False,
         tokens=sum(shard.tokens for shard in shards),
         documents=documents.documents,
         document_chunk=document_chunk,

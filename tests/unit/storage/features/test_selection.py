@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from trainwright.config.errors import FoundBad, UserError
+from trainwright.storage.building.append import append_store
+from trainwright.storage.building.build import BuildOptions
 from trainwright.storage.features.identity import document_starts, store_ids
 from trainwright.storage.features.importing import ImportOptions, import_features
 from trainwright.storage.features.select import Question, select_documents
@@ -176,6 +178,26 @@ def test_a_new_store_holds_each_document_as_often_as_its_weight_says(
     assert (new.info.tokenizer_fingerprint, new.info.shard_tokens) == (source.info.tokenizer_fingerprint, 2048)
     for store in (source, new):
         store.close()
+
+
+def test_a_store_that_grew_is_selected_from_whole_and_the_new_one_begins_anew(
+    make_store: Callable[..., Path], tmp_path: Path, made: Made
+) -> None:
+    path = make_store(
+        "grown.zarr", deduplicate="exact", vocab_size=None, tokenizer=tmp_path / "store.zarr" / "tokenizer"
+    )
+    first = select_documents(path, made.path, Question(LAST, "True"))
+    (tmp_path / "more.txt").write_text("one more document")
+    append_store([tmp_path / "more.txt"], path, BuildOptions(), (lambda *_: None, lambda text: None))
+    second = select_documents(path, made.path, Question(LAST, "True"))
+    assert len(second.weights) == len(first.weights) + 1
+    assert [each.record["store"]["generation"] for each in (first, second)] == [1, 2]
+    assert first.digest != second.digest
+    info = write_selected_store(path, second, tmp_path / "new.zarr", lambda *_: None)
+    assert (info.generation, info.earlier, info.deduplication) == (1, (), None)
+    assert verify_store(tmp_path / "new.zarr", lambda *_: None) == info
+    with pytest.raises(UserError, match="not the store that was selected from"):
+        write_selected_store(path, first, tmp_path / "other.zarr", lambda *_: None)
 
 
 def test_fractions_come_by_chance_and_larger_weights_keep_what_smaller_ones_had(rng: random.Random) -> None:
