@@ -1,4 +1,4 @@
-"""`trainwright data ...`: token stores; what is not here stands in data_build, data_look and features."""
+"""`trainwright data ...`: token stores; what is not here stands in data_build, data_look, data_pack and features."""
 
 import argparse
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import Any
 from .data_append import add_append
 from .data_build import add_build, facts
 from .data_look import add_inspect, add_order
+from .data_pack import add_pack
 from .features import add_features
 from .output import add_json_option, emit
 from .progress import StageProgress
@@ -21,6 +22,7 @@ def add_parser(commands: Any) -> None:
     add_append(actions)
     add_inspect(actions)
     add_order(actions)
+    add_pack(actions)
     add_features(actions)
     for name, run, text in (
         ("verify", _verify, "check a store to the last byte; exit 3 if it is bad"),
@@ -40,11 +42,13 @@ def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace],
 
 def _verify(arguments: argparse.Namespace) -> int:
     from ..config.errors import FoundBad
+    from ..storage.loading.packing import verify_packings
     from ..storage.tokens.verify import verify_store
 
     try:
         with StageProgress() as line:
             info = verify_store(arguments.store, lambda done, total: line.show("verify", done, total))
+            verify_packings(arguments.store)
     except FoundBad as error:
         if arguments.json:
             bad = {"file": error.where, "problem": error.problem, "remedy": error.remedy}

@@ -81,12 +81,10 @@ def _order(arguments: argparse.Namespace) -> int:
     origins = data.explain(arguments.explain, arguments.count)
     lines = []
     for origin in origins:
-        lines.append(f"position {origin.position}: {origin.store}, sample {origin.sample}, tokens {origin.start:,} to ")
-        lines[-1] += f"{origin.stop - 1:,}"
-        lines += [
-            f"  document {part.document}: its tokens {part.first} to {part.last} {_shown(part.text)}"
-            for part in origin.documents
-        ]
+        lines.append(f"position {origin.position}: {origin.store}, sample {origin.sample}")
+        for part in origin.documents:
+            where = f"document {part.document}, its tokens {part.first} to {part.last} (at {part.start:,})"
+            lines.append(f"  {where}: {part.text!r}")
     emit(arguments, {"samples": [origin.record() for origin in origins]}, "\n".join(lines))
     return 0
 

@@ -29,6 +29,9 @@ class DataConfig(Section):
     """Samples per shuffle window; the whole store if not given."""
     read: Literal["auto", "map", "plain"] = "auto"
     """How shards are read: mapped into memory or plainly; `auto` maps on local disks and measures on shared ones."""
+    packing: Literal["split", "best_fit"] = "split"
+    """How documents become samples: `split` takes them one after another and cuts at every sequence_length tokens;
+    `best_fit` puts whole documents together that fill a sample best, by the index that `data pack` makes."""
     document_mask: bool = False
     """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
 

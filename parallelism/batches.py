@@ -40,7 +40,8 @@ class BatchReader:
     def _read(self, position: int) -> Samples:
         out = self._allocate(self._shape)
         batch = self._data.batch(position + self._first, self._count, starts=self._mask_documents, out=out)
-        counted = np.ones((self._count, batch.tokens.shape[1] - 1), dtype=np.bool_)
+        columns = np.arange(1, batch.tokens.shape[1])
+        counted: NDArray[np.bool_] = columns < batch.filled[:, None]  # what is predicted must not be padding
         if not self._mask_documents:
             return Samples(tokens=batch.tokens, counted=counted, documents=None)
         # The first token of a document is not predicted from the document before it.

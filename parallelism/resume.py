@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from ..config.errors import FoundBad
+from ..config.errors import FoundBad, UserError
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
@@ -13,15 +13,18 @@ from ..storage.checkpoints.checkpoint import Checkpoint, committed_steps, find_c
 from ..storage.checkpoints.checkpoint_writer import set_aside
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.checkpoints.tensor_source import InitialWeights, TensorSource
+from ..storage.loading.training_data import TrainingData
 from .ranks import Rank, all_agree, from_rank_zero
 
 
-def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, fingerprint: str, me: Rank) -> Checkpoint | None:
+def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, data: TrainingData, me: Rank) -> Checkpoint | None:
     """The checkpoint to go on from, checked by all ranks together, or None for fresh weights.
 
     A corrupt newest checkpoint of this run is renamed, with a message, and the one before is used. Another run's
-    checkpoint (checkpoint.resume_from) is never touched: a corrupt one is a FoundBad. `fingerprint` is the tokenizer's.
+    checkpoint (checkpoint.resume_from) is never touched: a corrupt one is a FoundBad. Raises UserError if a checkpoint
+    does not fit model and tokenizer, or a store was packed anew since this run's.
     """
+    fingerprint = data.tokenizer_fingerprint
     while True:
         steps = committed_steps(run_dir) if me.rank == 0 else []
         step = from_rank_zero(steps[-1] if steps else -1)
@@ -32,6 +35,9 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, fingerprint: 
         if all_agree(problem is None):
             checkpoint = open_checkpoint(folder)
             require_fit(checkpoint, run, model, fingerprint)
+            if checkpoint.manifest.order.get("packing", []) != data.order_record["packing"]:
+                changed = f"a store was packed anew since step {step} of this run, so its samples are others"
+                raise UserError("data.packing", changed, "restore the index, or start a new run from this checkpoint")
             return checkpoint
         if me.rank == 0:
             aside = set_aside(folder)

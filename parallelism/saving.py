@@ -87,14 +87,13 @@ class Saver:
         raise UserError(str(where), f"could not be written ({error.strerror})", "free some space or mend the folder")
 
     def _manifest(self, folder: Path, progress: Progress) -> Manifest:
-        data = self.run.data
         digest = self.run_dir.code_digest
         return Manifest(
             format_version=FORMAT_VERSION,
             step=progress.step,
             tokens=progress.tokens,
             position=progress.position,
-            order={"version": self.data.order_version, "seed": data.seed, "window": data.window},
+            order=self.data.order_record,
             scalars={
                 "optimizer_steps": progress.updates,
                 "schedule": self.run.train.schedule.model_dump(mode="json"),

@@ -70,7 +70,7 @@ class _Training:
         from .megatron import MegatronEngine  # imports megatron, so only after compat.prepare()
 
         self._run, self._run_dir, self._attempt, self._me = run, run_dir, attempt, me
-        self._model, self._fingerprint = model, data.tokenizer_fingerprint
+        self._model, self._data = model, data
         self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
@@ -87,7 +87,7 @@ class _Training:
 
     def run(self) -> None:
         """Load, train, save."""
-        start = find_start(self._run, self._run_dir, self._model, self._fingerprint, self._me)
+        start = find_start(self._run, self._run_dir, self._model, self._data, self._me)
         progress = self._load(start)
         saved = start is not None and start.folder == self._run_dir.checkpoint(progress.step)
         every = self._run.checkpoint.every_steps

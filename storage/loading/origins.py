@@ -1,5 +1,6 @@
 """Which documents a sample came from: what `data order --explain` says."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,19 +19,19 @@ class Part:
     document: int
     first: int
     last: int
+    start: int
+    """Where the part begins in the store."""
     text: str
-    """Where the part begins, at most 24 tokens of it."""
+    """Its beginning, at most 24 tokens."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A sample: its position in the order, its store, its number there, its tokens start..stop-1, and its documents."""
+    """A sample: its position in the order, its store, its number there, and its documents in their order."""
 
     position: int
     store: str
     sample: int
-    start: int
-    stop: int
     documents: tuple[Part, ...]
 
     def record(self) -> dict[str, Any]:
@@ -38,19 +39,21 @@ class Origin:
         return asdict(self)
 
 
-def origin_of(store: TokenStore, position: int, sample: int, length: int) -> Origin:
-    """Look up the documents of a sample of `length` + 1 tokens. Raises FoundBad if the store is damaged."""
-    start = sample * length
-    stop = start + length + 1
-    index, tokenizer = store.document_index, open_tokenizer(store.path)
-    first = index.document_at(start)
-    begins = [index.start_of(first), *index.within(start + 1, stop).tolist()]
-    parts = []
+def origin_of(store: TokenStore, position: int, sample: int, ranges: Iterable[tuple[int, int]]) -> Origin:
+    """Look up the documents of a sample's tokens, given as ranges. Raises FoundBad if the store is damaged."""
+    tokenizer = open_tokenizer(store.path)
+    parts = [part for start, stop in ranges for part in _parts(store, tokenizer, start, stop)]
+    return Origin(position, str(store.path), sample, tuple(parts))
+
+
+def _parts(store: TokenStore, tokenizer: StoreTokenizer, start: int, stop: int) -> Iterator[Part]:
+    index = store.document_index
+    document = index.document_at(start)
+    begins = [index.start_of(document), *index.within(start + 1, stop).tolist()]
     for number, begin in enumerate(begins):
         end = begins[number + 1] if number + 1 < len(begins) else stop
         low = max(start, begin)
-        parts.append(Part(first + number, low - begin, end - 1 - begin, _excerpt(store, tokenizer, low, end)))
-    return Origin(position, str(store.path), sample, start, stop, tuple(parts))
+        yield Part(document + number, low - begin, end - 1 - begin, low, _excerpt(store, tokenizer, low, end))
 
 
 def _excerpt(store: TokenStore, tokenizer: StoreTokenizer, start: int, stop: int) -> str:

@@ -1,7 +1,6 @@
 """What the trainer reads: batches by global position, out of one store or a mixture. The state is that one integer."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,9 @@ from ..tokens.verify import check_presence
 from .mixture import Mixture, quotas_of
 from .order import MAX_BLOCK, ORDER_VERSION, Order
 from .origins import Origin, origin_of
+from .samples import Batch, Numbers, PackedSamples, Samples, SplitSamples
 
 _SPARE_CHUNKS = 64
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples at consecutive positions."""
-
-    tokens: NDArray[np.int64]
-    """[count, sequence_length + 1]: inputs are all but the last column, targets all but the first."""
-    starts: NDArray[np.bool_]
-    """Same shape: True where a token begins a document."""
 
 
 class TrainingData:
@@ -40,11 +30,15 @@ class TrainingData:
         """See open."""
         self._stores = stores
         self._length = data.sequence_length
-        counts = [(store.num_tokens - 1) // data.sequence_length for store in stores]
+        self._samples = [_samples(store, data) for store in stores]
+        counts = [samples.num_samples for samples in self._samples]
         self._orders = [Order(count, data.seed, data.window) for count in counts]
+        packings = [samples.digest for samples in self._samples if isinstance(samples, PackedSamples)]
+        self.order_record = {"version": ORDER_VERSION, "seed": data.seed, "window": data.window, "packing": packings}
+        """All that the order depends on beside the stores, for a checkpoint's manifest."""
         self._mixture = Mixture(quotas_of([source.weight for source in data.train]))
         self.num_samples: int = sum(counts)
-        """Samples of sequence_length in all stores together."""
+        """Samples of all stores together."""
 
     @classmethod
     def open(cls, data: DataConfig) -> "TrainingData":
@@ -54,7 +48,7 @@ class TrainingData:
         """
         stores = [_open(Path(source.store), data) for source in data.train]
         for number, store in enumerate(stores):
-            if store.num_tokens <= data.sequence_length:
+            if store.num_tokens <= data.sequence_length and data.packing == "split":
                 problem = f"{store.path} holds {store.num_tokens} tokens, too few for one sample"
                 remedy = f"lower data.sequence_length {data.sequence_length} or give a larger store"
                 raise UserError(f"data.train.{number}.store", problem, remedy)
@@ -66,8 +60,9 @@ class TrainingData:
 
     def check_files(self) -> None:
         """Check that no file of the stores is missing or cut off. Raises FoundBad naming it."""
-        for store in self._stores:
+        for store, samples in zip(self._stores, self._samples, strict=True):
             check_presence(store)
+            samples.check_files()
 
     @property
     def tokenizer_fingerprint(self) -> str:
@@ -100,35 +95,38 @@ class TrainingData:
         Without `starts` the beginnings of documents are not looked up, and the batch has none. Raises FoundBad naming
         the file and chunk if data is damaged.
         """
-        tokens = np.empty((count, self._length + 1), np.int64) if out is None else out
-        begins = np.zeros(tokens.shape, bool)
+        batch = Batch(np.empty((count, self._length + 1), np.int64) if out is None else out)
         located = list(self._located(position, count))
-        for store, samples, rows in located:
-            store.will_need(samples, tokens, rows)  # all reads of a batch begin at once, in each store's order
-        for store, samples, rows in located:
-            store.samples_into(samples, tokens, rows)
-            if starts:
-                begins[rows] = store.starts(samples, self._length)
-        return Batch(tokens, begins)
+        for source, numbers, rows in located:
+            self._samples[source].will_need(numbers, rows, batch)  # all reads of a batch begin at once
+        for source, numbers, rows in located:
+            self._samples[source].read(numbers, rows, batch, starts=starts)
+        return batch
 
     def explain(self, position: int, count: int) -> list[Origin]:
         """Where the samples at these positions come from."""
         origins = []
-        for store, samples, rows in self._located(position, count):
-            for sample, row in zip(samples.tolist(), rows.tolist(), strict=True):
-                origins.append(origin_of(store, position + row, sample, self._length))
+        for source, numbers, rows in self._located(position, count):
+            store, samples = self._stores[source], self._samples[source]
+            for number, row in zip(numbers.tolist(), rows.tolist(), strict=True):
+                origins.append(origin_of(store, position + row, number, samples.ranges(number)))
         return sorted(origins, key=lambda origin: origin.position)
 
-    def _located(self, position: int, count: int) -> Iterator[tuple[TokenStore, NDArray[np.int64], NDArray[np.int64]]]:
-        """Each store that has some of the samples, their numbers there, and the rows of the batch they go to."""
+    def _located(self, position: int, count: int) -> Iterator[tuple[int, Numbers, Numbers]]:
+        """Each source that has some of the samples, their numbers there, and the rows of the batch they go to."""
         positions = np.arange(position, position + count, dtype=np.int64)
         if len(self._stores) == 1:
-            yield self._stores[0], self._orders[0].samples(positions), positions - position
+            yield 0, self._orders[0].samples(positions), positions - position
             return
         sources, places = self._mixture.locate(positions)
-        for number in np.unique(sources).tolist():
-            rows = np.flatnonzero(sources == number)
-            yield self._stores[number], self._orders[number].samples(places[rows]), rows
+        for source in np.unique(sources).tolist():
+            rows = np.flatnonzero(sources == source)
+            yield source, self._orders[source].samples(places[rows]), rows
+
+
+def _samples(store: TokenStore, data: DataConfig) -> Samples:
+    kind = PackedSamples if data.packing == "best_fit" else SplitSamples
+    return kind(store, data.sequence_length)
 
 
 def _open(path: Path, data: DataConfig) -> TokenStore:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
 from .shard_files import ShardFiles, read_exactly
-from .shards import CRC_BYTES, REMEDY, Index, Numbers, Tokens, crc32c, decode_chunk, starts_and_rows
+from .shards import CRC_BYTES, REMEDY, Index, Tokens, crc32c, decode_chunk
 from .store import StoreInfo
+from .wanted import Wanted
 
 _MAX_OPEN = 256
 _DECODERS = 2  # threads; zstd gives the interpreter's lock back
@@ -33,29 +34,25 @@ class CompressedShards:
         self._pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
         self._closer = weakref.finalize(self, _close_all, self._open, self._pool)
 
-    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """See ShardMap.fill."""
-        length, width = self._info.chunk_tokens, out.shape[1]
-        self.will_need(numbers, step, out, rows)
-        for start, row in starts_and_rows(numbers, step, out, rows, self._info.tokens):
-            at, stop = start, start + width
+        length, flat = self._info.chunk_tokens, out.reshape(-1)
+        self.will_need(wanted, out)
+        for start, place, size in wanted.each(out, self._info.tokens):
+            at, stop = start, start + size
             while at < stop:
                 chunk, offset = divmod(at, length)
                 count = min(stop - at, length - offset)
-                tokens = self._wanted(chunk).result()
-                out[row, at - start : at - start + count] = tokens[offset : offset + count]
+                to = place + at - start
+                flat[to : to + count] = self._wanted(chunk).result()[offset : offset + count]
                 at += count
 
-    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Begin to decode what `fill` is soon called with, in ascending order, as far as there is room to keep it."""
-        length, width = self._info.chunk_tokens, out.shape[1]
-        starts = numbers * step
-        firsts, lasts = starts // length, (starts + width - 1) // length
-        chunks = {
-            chunk
-            for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
-            for chunk in range(first, last + 1)
-        }
+        length = self._info.chunk_tokens
+        chunks = set[int]()
+        for start, _, size in wanted.each(out, self._info.tokens):
+            chunks.update(range(start // length, (start + size - 1) // length + 1))
         for chunk in sorted(chunks)[: self._max_decoded]:
             self._wanted(chunk)
 

@@ -191,6 +191,7 @@ struct gather {
     const uint64_t *bases; /* address of each shard, 0 while it is not mapped */
     uint8_t *checked;      /* a bit for each inner chunk of the store */
     const int64_t *numbers, *rows; /* rows: NULL for 0, 1, 2, ... */
+    const int64_t *lengths;        /* NULL: `width` tokens each; else rows are places in out, not rows */
     char *out;
     int64_t count;
     long long step, width, out_itemsize, num_tokens, itemsize, chunk_tokens, chunks_per_shard;
@@ -202,6 +203,13 @@ struct place { /* where gather stands; volatile, as it is read after a fault */
 };
 
 static int64_t start_of(const struct gather *g, int64_t row) { return g->numbers[row] * g->step; }
+
+static int64_t length_of(const struct gather *g, int64_t row) { return g->lengths ? g->lengths[row] : g->width; }
+
+/* Place in out, in tokens. */
+static int64_t place_of(const struct gather *g, int64_t row) {
+    return g->lengths ? g->rows[row] : (g->rows ? g->rows[row] : row) * g->width;
+}
 
 static void copy_tokens(const struct gather *g, char *to, const uint8_t *from, int64_t count) {
     if (g->out_itemsize == g->itemsize)
@@ -215,8 +223,8 @@ static void copy_tokens(const struct gather *g, char *to, const uint8_t *from, i
 }
 
 static enum status gather_row(const struct gather *g, struct place *place) {
-    int64_t at = start_of(g, place->row), left = g->width;
-    char *to = g->out + (g->rows ? g->rows[place->row] : place->row) * g->width * g->out_itemsize;
+    int64_t at = start_of(g, place->row), left = length_of(g, place->row);
+    char *to = g->out + place_of(g, place->row) * g->out_itemsize;
     const int64_t bytes = g->chunk_tokens * g->itemsize;
     while (left) {
         const int64_t chunk = at / g->chunk_tokens, offset = at % g->chunk_tokens;
@@ -250,7 +258,8 @@ static enum status announce_row(const struct gather *g, struct place *place) {
     const int64_t stride = g->chunk_tokens * g->itemsize + CRC_BYTES;
     const int64_t start = start_of(g, place->row);
     const int64_t first = start / g->chunk_tokens, shard = first / g->chunks_per_shard;
-    int64_t last = (start + g->width - 1) / g->chunk_tokens;
+    const int64_t length = length_of(g, place->row);
+    int64_t last = (start + length - 1) / g->chunk_tokens;
     if (last / g->chunks_per_shard != shard)
         last = (shard + 1) * g->chunks_per_shard - 1;
     if (!g->bases[shard]) {
@@ -260,7 +269,7 @@ static enum status announce_row(const struct gather *g, struct place *place) {
     /* All of a chunk that was not checked yet, else the tokens alone. */
     const int64_t offset = start % g->chunk_tokens * g->itemsize;
     const int whole = g->check && !(g->checked[first >> 3] & 1u << (first & 7));
-    const int64_t size = whole ? (last - first + 1) * stride : (last - first) * stride + g->width * g->itemsize;
+    const int64_t size = whole ? (last - first + 1) * stride : (last - first) * stride + length * g->itemsize;
     const uintptr_t page = 4096, base = (uintptr_t)g->bases[shard];
     const uintptr_t from = base + (uintptr_t)(first % g->chunks_per_shard * stride + (whole ? 0 : offset));
     const uintptr_t begin = from / page * page;
@@ -287,44 +296,51 @@ static enum status for_rows(row_function function, const struct gather *g, struc
     return status;
 }
 
-static int fits(const struct gather *g, Py_ssize_t num_shards, Py_ssize_t num_bits, Py_ssize_t num_rows) {
+static int fits(const struct gather *g, Py_ssize_t num_shards, Py_ssize_t num_bits, Py_ssize_t num_out) {
     if (g->step < 1 || g->chunk_tokens < 1 || g->chunks_per_shard < 1 || (g->itemsize != 2 && g->itemsize != 4))
         return 0;
     if (g->out_itemsize != g->itemsize && g->out_itemsize != 8 && !(g->itemsize == 2 && g->out_itemsize == 4))
         return 0;
     const int64_t last_chunk = (g->num_tokens - 1) / g->chunk_tokens;
-    if (g->num_tokens < g->width || last_chunk >= num_bits || last_chunk / g->chunks_per_shard >= num_shards)
+    if (last_chunk >= num_bits || last_chunk / g->chunks_per_shard >= num_shards)
         return 0;
-    const int64_t last_number = (g->num_tokens - g->width) / g->step;
     for (int64_t i = 0; i < g->count; i++) {
-        const int64_t row = g->rows ? g->rows[i] : i;
-        if (g->numbers[i] < 0 || g->numbers[i] > last_number || row < 0 || row >= num_rows)
+        const int64_t length = length_of(g, i);
+        if (length < 1 || length > g->num_tokens || length > num_out)
+            return 0;
+        if (g->numbers[i] < 0 || g->numbers[i] > (g->num_tokens - length) / g->step)
+            return 0;
+        if (g->rows && (g->rows[i] < 0 || g->rows[i] > num_out)) /* so that the next line cannot overflow */
+            return 0;
+        if (place_of(g, i) > num_out - length)
             return 0;
     }
     return 1;
 }
 
 static PyObject *run(row_function function, PyObject *args) {
-    Py_buffer bases, checked, numbers, rows, out;
+    Py_buffer bases, checked, numbers, lengths, rows, out;
     struct gather g;
     long long first;
-    if (!PyArg_ParseTuple(args, "y*w*y*z*w*(LLL)(LLLLp)L", &bases, &checked, &numbers, &rows, &out, &g.step, &g.width,
-                          &g.out_itemsize, &g.num_tokens, &g.itemsize, &g.chunk_tokens, &g.chunks_per_shard, &g.check,
+    if (!PyArg_ParseTuple(args, "y*w*y*z*z*w*(LLL)(LLLLp)L", &bases, &checked, &numbers, &lengths, &rows, &out,
+                          &g.step, &g.width, &g.out_itemsize, &g.num_tokens, &g.itemsize, &g.chunk_tokens, &g.chunks_per_shard, &g.check,
                           &first))
         return NULL;
-    g.bases = bases.buf, g.checked = checked.buf, g.numbers = numbers.buf, g.rows = rows.buf, g.out = out.buf;
+    g.bases = bases.buf, g.checked = checked.buf, g.numbers = numbers.buf;
+    g.lengths = lengths.buf, g.rows = rows.buf, g.out = out.buf;
     g.count = numbers.len / 8;
     struct place place = {.row = first, .where = 0};
     enum status status = DONE;
-    const int good = g.width > 0 && g.out_itemsize > 0 && (!rows.buf || rows.len == numbers.len) && first >= 0 &&
-                     fits(&g, bases.len / 8, checked.len * 8, out.len / (g.width * g.out_itemsize));
+    const int good = g.width > 0 && g.out_itemsize > 0 && first >= 0 && (!rows.buf || rows.len == numbers.len) &&
+                     (!lengths.buf || (rows.buf && lengths.len == numbers.len)) &&
+                     fits(&g, bases.len / 8, checked.len * 8, out.len / g.out_itemsize);
     if (good) {
         Py_BEGIN_ALLOW_THREADS
         status = for_rows(function, &g, &place);
         Py_END_ALLOW_THREADS
     }
-    PyBuffer_Release(&bases), PyBuffer_Release(&checked), PyBuffer_Release(&numbers), PyBuffer_Release(&rows);
-    PyBuffer_Release(&out);
+    PyBuffer_Release(&bases), PyBuffer_Release(&checked), PyBuffer_Release(&numbers), PyBuffer_Release(&lengths);
+    PyBuffer_Release(&rows), PyBuffer_Release(&out);
     if (!good) {
         PyErr_SetString(PyExc_ValueError, "a sample is not within the store, or arrays do not fit each other");
         return NULL;
@@ -333,9 +349,10 @@ static PyObject *run(row_function function, PyObject *args) {
 }
 
 PyDoc_STRVAR(gather_doc,
-             "gather(bases, checked, numbers, rows, out, sizes, store, first) -> (status, row, where)\n\n"
-             "Copy `width` tokens from numbers[i]*step on to row rows[i] of out (i if rows is None), for i from `first` on.\n"
-             "bases uint64 [shards], checked uint8 [bits / 8], numbers and rows int64 [n], out [rows, width], contiguous;\n"
+             "gather(bases, checked, numbers, lengths, rows, out, sizes, store, first) -> (status, row, where)\n\n"
+             "Copy `width` tokens from numbers[i]*step on to row rows[i] of out (i if rows is None), for i from `first` on;\n"
+             "with lengths, copy lengths[i] tokens to place rows[i] of the flat out.\n"
+             "bases uint64 [shards], checked uint8 [bits / 8], numbers, lengths, rows int64 [n], out [rows, width], contiguous;\n"
              "sizes (step, width, bytes of an output item); store (tokens, bytes of a token, tokens of a chunk, chunks of a\n"
              "shard, whether to check). status 0: done; 1: shard `where` is not mapped; 2: chunk `where` of the store fails\n"
              "its crc32c; 3: it cannot be read. Raises ValueError for what does not fit.");

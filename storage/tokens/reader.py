@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from .compressed_shards import CompressedShards
 from .documents import DocumentIndex
 from .shard_reads import ShardReads
-from .shards import Numbers, Tokens
+from .shards import Tokens
 from .store import TOKENIZER, StoreInfo, read_info
+from .wanted import Numbers, Wanted
 
 How = Literal["map", "plain"]
 MAX_MAPPED = 16_384
@@ -21,10 +22,10 @@ _MAX_DECODED = 64
 class Shards(Protocol):
     """What ways of reading shards have in common; ShardMap tells what each does."""
 
-    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
-        """Copy tokens to rows of `out`."""
+    def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
+        """Copy tokens into `out`."""
 
-    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Say what is read soon."""
 
     def close(self) -> None:
@@ -53,7 +54,7 @@ class TokenStore:
             raise ValueError(f"tokens {start}..{stop} are not within 0..{self.num_tokens}")
         result: Tokens = np.empty(stop - start, self.info.numpy_dtype)
         if stop > start:
-            self._shards.fill(np.array([start]), 1, result[None], None)
+            self._shards.fill(Wanted(np.array([start]), 1), result[None])
         return result
 
     def samples(self, numbers: Numbers, length: int) -> NDArray[np.int64]:
@@ -68,11 +69,17 @@ class TokenStore:
         `out` [n, width] is contiguous and int64, uint32 or of the store's dtype. Raises FoundBad as `read` does,
         ValueError if a sample is not within the store.
         """
-        self._shards.fill(numbers, out.shape[1] - 1, out, rows)
+        self._shards.fill(Wanted(numbers, out.shape[1] - 1, rows), out)
 
     def will_need(self, numbers: Numbers, out: NDArray[Any], rows: Numbers | None = None) -> None:
         """Say what samples_into is soon called with, so that the system or decoding threads begin."""
-        self._shards.will_need(numbers, out.shape[1] - 1, out, rows)
+        self._shards.will_need(Wanted(numbers, out.shape[1] - 1, rows), out)
+
+    def pieces_into(self, starts: Numbers, lengths: Numbers, places: Numbers, out: NDArray[Any]) -> None:
+        """lengths[i] tokens from starts[i] on, to place places[i] of `out` taken as flat; else as samples_into."""
+        wanted = Wanted(starts, 1, places, lengths)
+        self._shards.will_need(wanted, out)
+        self._shards.fill(wanted, out)
 
     def starts(self, numbers: Numbers, length: int) -> NDArray[np.bool_]:
         """Where documents begin in these samples, bool [len(numbers), length+1]."""

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ...config.errors import FoundBad
 from . import _gather
 from .shard_files import ShardFiles
-from .shards import REMEDY, Numbers
+from .shards import REMEDY
 from .store import StoreInfo
+from .wanted import Wanted
 
 _DONE, _NOT_MAPPED, _BAD_CRC = range(3)  # as gather.c tells; what is left is that a page cannot be read
 
@@ -36,17 +37,17 @@ class ShardMap:
         self._lock = threading.Lock()  # no shard is let go while another thread reads it
         self._closer = weakref.finalize(self, _let_go, self._mapped)
 
-    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
-        """out[rows[i]] = tokens numbers[i]*step and on; out [n, width] of the store's dtype, uint32 or int64.
+    def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
+        """Copy tokens into `out` [n, width], contiguous, of the store's dtype, uint32 or int64.
 
-        rows are 0, 1, ... if None. Raises FoundBad naming shard and chunk for what is damaged or cannot be read,
-        ValueError for what is not within the store.
+        Raises FoundBad naming shard and chunk for what is damaged or cannot be read, ValueError for what is not within
+        the store or `out`.
         """
-        self._run(_gather.gather, numbers, step, out, rows)
+        self._run(_gather.gather, wanted, out)
 
-    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Ask the system to read in the background what `fill` is soon called with."""
-        self._run(_gather.announce, numbers, step, out, rows)
+        self._run(_gather.announce, wanted, out)
 
     def close(self) -> None:
         """Let all shards go."""
@@ -54,14 +55,13 @@ class ShardMap:
             self._bases[:] = 0
             _let_go(self._mapped)
 
-    def _run(self, function: Any, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def _run(self, function: Any, wanted: Wanted, out: NDArray[Any]) -> None:
         """Call gather or announce until it is through, mapping the shards that it asks for."""
-        sizes, row = (step, out.shape[1], out.itemsize), 0
+        sizes, row = (wanted.step, out.shape[1], out.itemsize), 0
+        what = (self._bases, self._checked, wanted.numbers, wanted.lengths, wanted.rows, out, sizes, self._geometry)
         with self._lock:
             while True:
-                status, row, where = function(
-                    self._bases, self._checked, numbers, rows, out, sizes, self._geometry, row
-                )
+                status, row, where = function(*what, row)
                 if status == _DONE:
                     return
                 if status != _NOT_MAPPED:

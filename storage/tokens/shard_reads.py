@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
 from .shard_files import ShardFiles, read_exactly
-from .shards import CRC_BYTES, REMEDY, Numbers, crc32c, starts_and_rows
+from .shards import CRC_BYTES, REMEDY, crc32c
 from .store import StoreInfo
+from .wanted import Wanted
 
 _MAX_OPEN = 256  # of the 1,024 descriptors that a process usually may have
 
@@ -28,28 +29,29 @@ class ShardReads:
         self._lock = threading.Lock()
         self._closer = weakref.finalize(self, _close_all, self._open)
 
-    def fill(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """See ShardMap.fill."""
-        length, width = self._info.chunk_tokens, out.shape[1]
+        length, flat = self._info.chunk_tokens, out.reshape(-1)
         with self._lock:
-            for start, row in starts_and_rows(numbers, step, out, rows, self._info.tokens):
-                at, stop = start, start + width
+            for start, place, size in wanted.each(out, self._info.tokens):
+                at, stop = start, start + size
                 while at < stop:
                     chunk, offset = divmod(at, length)
                     count = min(stop - at, length - offset)
-                    out[row, at - start : at - start + count] = self._tokens(chunk, offset, count)
+                    to = place + at - start
+                    flat[to : to + count] = self._tokens(chunk, offset, count)
                     at += count
 
-    def will_need(self, numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None) -> None:
+    def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Ask the system to read in the background what `fill` is soon called with, in ascending order."""
-        info, width = self._info, out.shape[1]
+        info = self._info
         bytes_per_token = info.numpy_dtype.itemsize
         stride = info.chunk_tokens * bytes_per_token + CRC_BYTES
-        for start in np.sort(numbers * step).tolist():
+        for start, _, length in sorted(wanted.each(out, info.tokens)):
             shard, offset = divmod(start, info.shard_tokens)
             with self._lock:
                 place = offset // info.chunk_tokens * stride
-                size = width * bytes_per_token + 2 * stride
+                size = length * bytes_per_token + 2 * stride
                 os.posix_fadvise(self._descriptor(shard), place, size, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:

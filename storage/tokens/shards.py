@@ -6,7 +6,6 @@ little-endian uint64 (all ones where a chunk is absent), and a crc32c over these
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ TOP_TOKENS = 8
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
-Numbers = NDArray[np.int64]
 Index = NDArray[np.uint64]
 """Offset and size in bytes of each inner chunk of a shard, [chunks, 2]."""
 
@@ -118,13 +116,3 @@ class ShardWriter:
         self._file.write(data)
         self._digest.update(data)
         self._offset += len(data)
-
-
-def starts_and_rows(
-    numbers: Numbers, step: int, out: NDArray[Any], rows: Numbers | None, num_tokens: int
-) -> Iterator[tuple[int, int]]:
-    """First token and row of each sample that is gathered. Raises ValueError if one is not within the store."""
-    starts = numbers * step
-    if len(starts) and (int(starts.min()) < 0 or int(starts.max()) + out.shape[1] > num_tokens):
-        raise ValueError(f"a sample is not within the store's {num_tokens} tokens")
-    return zip(starts.tolist(), range(len(starts)) if rows is None else rows.tolist(), strict=True)

@@ -109,9 +109,9 @@ def write_info(folder: Path, info: StoreInfo) -> None:
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 
-def write_documents_info(folder: Path, documents: int, chunk: int) -> None:
-    """zarr.json of the document index: uint64 [documents], the place of each document's first token."""
-    record = _array(documents, "uint64", chunk, [_bytes_codec(), {"name": "crc32c"}])
+def write_index_info(folder: Path, length: int, chunk: int) -> None:
+    """zarr.json of an index array: uint64 [length], `chunk` values in a file."""
+    record = _array(length, "uint64", chunk, [_bytes_codec(), {"name": "crc32c"}])
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 

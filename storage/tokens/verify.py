@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ...config.errors import FoundBad
-from .documents import check_size
 from .growing import finish_append
+from .index_array import check_size
 from .inventory import Inventory, read_inventory
 from .reader import TokenStore, open_store
 from .shards import REMEDY, ShardSummary, summarise

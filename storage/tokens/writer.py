@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .shards import ShardSummary, ShardWriter, Tokens, crc32c, encode_chunk, fill_value, summarise
-from .store import DOCUMENTS, METADATA, write_documents_info, write_durably
+from .store import DOCUMENTS, METADATA, write_durably, write_index_info
 
 DOCUMENT_CHUNK = 1 << 20
 
@@ -82,7 +82,7 @@ class DocumentWriter:
         chunk = min(self.documents, DOCUMENT_CHUNK)
         if len(self._starts):
             self._write(chunk)
-        write_documents_info(self._folder, self.documents, chunk)
+        write_index_info(self._folder, self.documents, chunk)
         self.files.append(f"{DOCUMENTS}/{METADATA}")
         return chunk
 

@@ -1,0 +1,105 @@
+"""Two ways to cut a store into samples of S + 1 tokens: at every S-th token, or by its index of packed documents."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..tokens.reader import TokenStore
+from .packing import Packing
+
+Numbers = NDArray[np.int64]
+
+
+class Batch:
+    """Samples at consecutive positions, as far as they are filled in."""
+
+    def __init__(self, tokens: NDArray[np.int64]) -> None:
+        """`tokens` int64 [count, S + 1]: inputs are all but the last column, targets all but the first."""
+        self.tokens = tokens
+        self.starts: NDArray[np.bool_] = np.zeros(tokens.shape, bool)
+        """Same shape: True where a token begins a document or a piece of one."""
+        self.filled: Numbers = np.full(len(tokens), tokens.shape[1])
+        """Tokens of each sample that are not padding."""
+
+
+class Samples(Protocol):
+    """What both ways have in common."""
+
+    num_samples: int
+
+    def will_need(self, numbers: Numbers, rows: Numbers, batch: Batch) -> None:
+        """Say what `read` is soon called with."""
+
+    def read(self, numbers: Numbers, rows: Numbers, batch: Batch, *, starts: bool) -> None:
+        """Fill rows of a batch with samples. Raises FoundBad naming what is damaged."""
+
+    def ranges(self, number: int) -> Iterator[tuple[int, int]]:
+        """First token of each piece of a sample, and the first after it."""
+
+    def check_files(self) -> None:
+        """Raises FoundBad naming a file that is missing or cut off."""
+
+
+class SplitSamples:
+    """Sample i is tokens i*S to i*S + S, both included."""
+
+    def __init__(self, store: TokenStore, length: int) -> None:
+        self._store, self._length = store, length
+        self.num_samples = (store.num_tokens - 1) // length
+
+    def will_need(self, numbers: Numbers, rows: Numbers, batch: Batch) -> None:
+        """See Samples."""
+        self._store.will_need(numbers, batch.tokens, rows)
+
+    def read(self, numbers: Numbers, rows: Numbers, batch: Batch, *, starts: bool) -> None:
+        """See Samples. Where documents begin is looked up if `starts`."""
+        self._store.samples_into(numbers, batch.tokens, rows)
+        if starts:
+            batch.starts[rows] = self._store.starts(numbers, self._length)
+
+    def ranges(self, number: int) -> Iterator[tuple[int, int]]:
+        """See Samples."""
+        yield number * self._length, (number + 1) * self._length + 1
+
+    def check_files(self) -> None:
+        """See Samples."""
+
+
+class PackedSamples:
+    """Samples of whole documents and pieces of long ones, padded with the token that ends documents."""
+
+    def __init__(self, store: TokenStore, length: int) -> None:
+        """Raises UserError if the store was not packed for this length."""
+        self._store = store
+        self._packing = Packing(store.path, length)
+        self.num_samples = self._packing.info.num_samples
+        self.digest = self._packing.digest
+
+    def will_need(self, numbers: Numbers, rows: Numbers, batch: Batch) -> None:
+        """Nothing: `read` says it of its pieces."""
+
+    def read(self, numbers: Numbers, rows: Numbers, batch: Batch, *, starts: bool) -> None:
+        """See Samples. Where pieces begin is known anyway."""
+        firsts, lengths, which = self._packing.pieces(numbers)
+        before = np.cumsum(lengths) - lengths
+        own = np.searchsorted(which, np.arange(len(numbers)))  # each sample's first piece
+        columns = before - before[own][which]
+        places = rows[which] * batch.tokens.shape[1] + columns
+        batch.tokens[rows] = self._store.info.end_of_document
+        self._store.pieces_into(firsts, lengths, places, batch.tokens)
+        batch.starts.reshape(-1)[places] = True
+        filled = np.bincount(which, weights=lengths, minlength=len(numbers)).astype(np.int64)
+        batch.filled[rows] = filled
+        short = filled < batch.tokens.shape[1]
+        batch.starts[rows[short], filled[short]] = True  # the padding is a document of its own
+
+    def ranges(self, number: int) -> Iterator[tuple[int, int]]:
+        """See Samples."""
+        firsts, lengths, _ = self._packing.pieces(np.array([number]))
+        yield from zip(firsts.tolist(), (firsts + lengths).tolist(), strict=True)
+
+    def check_files(self) -> None:
+        """See Samples."""
+        self._packing.check_files()
