@@ -24,7 +24,7 @@ def _pack(arguments: argparse.Namespace) -> int:
     places = info.num_samples * (info.sequence_length + 1)
     record = {
         "store": str(arguments.store),
-        "folder": str(packing_folder(arguments.store, arguments.sequence_length)),
+        "folder": str(packing_folder(arguments.store, arguments.sequence_length, info.generation)),
         "samples": info.num_samples,
         "pieces": info.num_pieces,
         "cut_documents": info.cut_documents,

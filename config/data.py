@@ -12,6 +12,8 @@ class Source(Section):
 
     store: str
     """Folder of a token store, relative to the run file."""
+    generation: int | None = Field(default=None, ge=1)
+    """Generation of the store (`data append` makes the next); the newest, if not given, when the run is submitted."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the samples that come from this store, relative to the other weights."""
 

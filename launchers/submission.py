@@ -64,7 +64,7 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
     Raises UserError before anything is written if a check fails; on any later failure the run directory is removed.
     """
     _, data = check_run(run)
-    run = _with_start(run, read_model(Path(run.model)), data, None)
+    run = _with_start(_with_generations(run, data), read_model(Path(run.model)), data, None)
     had_runs = Path(run.runs).exists()
     run_dir = create_run_dir(Path(run.runs), run.name)
     try:
@@ -154,6 +154,13 @@ def _undo(task: SubmittedTask, cluster: ClusterConfig) -> None:
         Slurm(cluster).cancel(task.job_id)
     elif task.pid is not None:
         end_group(task.pid)
+
+
+def _with_generations(run: RunConfig, data: TrainingData) -> RunConfig:
+    """Pin the generations of the stores, so that what is appended later does not change the run's order."""
+    pairs = zip(run.data.train, data.generations, strict=True)
+    train = [source.model_copy(update={"generation": generation}) for source, generation in pairs]
+    return run.model_copy(update={"data": run.data.model_copy(update={"train": train})})
 
 
 def _with_start(run: RunConfig, model: ModelShape, data: TrainingData, run_dir: RunDir | None) -> RunConfig:

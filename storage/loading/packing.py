@@ -52,16 +52,16 @@ class PackingInfo:
 
 
 def pack_store(path: Path, sequence_length: int) -> PackingInfo:
-    """Make the index of a store for samples of `sequence_length` tokens; it is whole or absent.
+    """Make the index of a store's newest generation for samples of `sequence_length` tokens; it is whole or absent.
 
     Takes about 60 bytes of memory for a document. Raises UserError if it exists, FoundBad if the store is damaged.
     """
-    folder = packing_folder(path, sequence_length)
     if sequence_length < 2:
         raise UserError("--sequence-length", f"{sequence_length} is below 2", "give the tokens of a sample")
+    store = open_store(path)
+    folder = packing_folder(path, sequence_length, store.info.generation)
     if folder.exists():
         raise UserError(str(folder), "exists already", "remove it to pack again")
-    store = open_store(path)
     starts = store.document_index.get(0, store.info.documents).astype(np.int64)
     lengths = np.diff(starts, append=store.num_tokens)
     places, sizes = _pieces(starts, lengths, sequence_length)
@@ -81,9 +81,9 @@ def pack_store(path: Path, sequence_length: int) -> PackingInfo:
     return info
 
 
-def packing_folder(store: Path, sequence_length: int) -> Path:
-    """Where a store keeps its index for a sequence length."""
-    return store / PACKING / str(sequence_length)
+def packing_folder(store: Path, sequence_length: int, generation: int) -> Path:
+    """Where a store keeps a generation's index for a sequence length."""
+    return store / PACKING / str(generation) / str(sequence_length)
 
 
 def _pieces(starts: Values, lengths: Values, length: int) -> tuple[Values, Values]:
@@ -151,14 +151,14 @@ def _with_counts(info: PackingInfo, lengths: Values, length: int) -> PackingInfo
 class Packing:
     """The index of a store for one sequence length, open for reading."""
 
-    def __init__(self, store: Path, sequence_length: int) -> None:
-        """Raises UserError if the store was not packed for this length, FoundBad naming what is damaged."""
-        self._folder = folder = packing_folder(store, sequence_length)
+    def __init__(self, store: Path, sequence_length: int, generation: int) -> None:
+        """Raises UserError if the generation was not packed for this length, FoundBad naming what is damaged."""
+        self._folder = folder = packing_folder(store, sequence_length, generation)
         try:
             record = json.loads((folder / _RECORD).read_bytes())
             self.info = PackingInfo(**record)
         except (FileNotFoundError, NotADirectoryError):
-            problem = f"best_fit needs an index of {store} for sequence_length {sequence_length}"
+            problem = f"best_fit needs an index of {store}, generation {generation}, for length {sequence_length}"
             remedy = f"run `trainwright data pack {store} --sequence-length {sequence_length}`"
             raise UserError("data.packing", problem, remedy) from None
         except (ValueError, TypeError):
@@ -199,8 +199,8 @@ class Packing:
 
 def verify_packings(store: Path) -> None:
     """Check every file of all indices of a store. Raises FoundBad naming the first that is bad."""
-    for folder in sorted((store / PACKING).glob("[0-9]*")):
-        packing = Packing(store, int(folder.name))
+    for folder in sorted((store / PACKING).glob("[0-9]*/[0-9]*")):
+        packing = Packing(store, int(folder.name), int(folder.parent.name))
         packing.check_files()
         for name, file in packing.info.files.items():
             if file_digest(folder / name)[1] != file["sha256"]:

@@ -73,7 +73,7 @@ class PackedSamples:
     def __init__(self, store: TokenStore, length: int) -> None:
         """Raises UserError if the store was not packed for this length."""
         self._store = store
-        self._packing = Packing(store.path, length)
+        self._packing = Packing(store.path, length, store.info.generation)
         self.num_samples = self._packing.info.num_samples
         self.digest = self._packing.digest
 

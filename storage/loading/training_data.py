@@ -46,7 +46,7 @@ class TrainingData:
 
         Raises UserError for a store that is missing, too short or of another tokenizer, FoundBad for a damaged one.
         """
-        stores = [_open(Path(source.store), data) for source in data.train]
+        stores = [_open(number, data) for number in range(len(data.train))]
         for number, store in enumerate(stores):
             if store.num_tokens <= data.sequence_length and data.packing == "split":
                 problem = f"{store.path} holds {store.num_tokens} tokens, too few for one sample"
@@ -63,6 +63,11 @@ class TrainingData:
         for store, samples in zip(self._stores, self._samples, strict=True):
             check_presence(store)
             samples.check_files()
+
+    @property
+    def generations(self) -> list[int]:
+        """Generation of each store."""
+        return [store.info.generation for store in self._stores]
 
     @property
     def tokenizer_fingerprint(self) -> str:
@@ -129,11 +134,18 @@ def _samples(store: TokenStore, data: DataConfig) -> Samples:
     return kind(store, data.sequence_length)
 
 
-def _open(path: Path, data: DataConfig) -> TokenStore:
+def _open(number: int, data: DataConfig) -> TokenStore:
+    source = data.train[number]
+    path = Path(source.store)
     how = choose_how(path).how if data.read == "auto" else data.read
-    info = read_info(path)
+    chunk_tokens = read_info(path).chunk_tokens
     # The decoded chunks of a window are kept, so that each is decoded once; without a window there is no end of them.
-    window = (data.window or 0) * data.sequence_length // info.chunk_tokens
+    window = (data.window or 0) * data.sequence_length // chunk_tokens
     ragged = (data.window or 0) // MAX_BLOCK  # a block's ends lie in chunks that it shares with others
-    share = MAX_MAPPED // len(data.train)
-    return open_store(path, how=how, max_mapped=share, max_decoded=window + ragged + _SPARE_CHUNKS)
+    share, decoded = MAX_MAPPED // len(data.train), window + ragged + _SPARE_CHUNKS
+    try:
+        return open_store(path, generation=source.generation, how=how, max_mapped=share, max_decoded=decoded)
+    except UserError as error:
+        if error.where == "generation":
+            raise UserError(f"data.train.{number}.generation", error.problem, error.remedy) from None
+        raise

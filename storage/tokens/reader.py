@@ -91,14 +91,23 @@ class TokenStore:
 
 
 def open_store(
-    path: Path, *, how: How = "map", max_mapped: int = MAX_MAPPED, max_decoded: int = _MAX_DECODED, check: bool = True
+    path: Path,
+    *,
+    generation: int | None = None,
+    how: How = "map",
+    max_mapped: int = MAX_MAPPED,
+    max_decoded: int = _MAX_DECODED,
+    check: bool = True,
 ) -> TokenStore:
     """Open a token store; it takes as long for many shards as for few, since each is checked when it is first touched.
 
-    `how` plain shards are read; where nothing could be compiled, always plainly. Without `check` no chunk's crc32c is
-    looked at. Raises UserError if there is no store there, FoundBad naming zarr.json if it is damaged.
+    The newest generation, or an earlier one. `how` plain shards are read; where nothing could be compiled, always
+    plainly. Without `check` no chunk's crc32c is looked at. Raises UserError if there is no store there or no such
+    generation, FoundBad naming zarr.json if it is damaged.
     """
     info = read_info(path)
+    if generation is not None:
+        info = info.at_generation(generation)
     return TokenStore(path, _shards(path, info, how if can_map() else "plain", (max_mapped, max_decoded), check), info)
 
 

@@ -11,7 +11,7 @@ from .index_array import check_size
 from .inventory import Inventory, read_inventory
 from .reader import TokenStore, open_store
 from .shards import REMEDY, ShardSummary, summarise
-from .store import METADATA, TOKENIZER, StoreInfo, file_digest
+from .store import METADATA, TOKENIZER, StoreInfo, file_digest, read_info
 from .tokenizer import open_tokenizer
 
 Progress = Callable[[int, int], None]
@@ -46,7 +46,7 @@ def check_presence(store: TokenStore) -> Inventory:
     if store.info.pending:
         remedy = f"`trainwright data verify {store.path}` does the rest"
         raise FoundBad(str(store.path / METADATA), "an append was stopped while it replaced files", remedy)
-    inventory = read_inventory(store.path, store.info)
+    inventory = read_inventory(store.path, read_info(store.path))  # of all there is, whatever generation is read
     for shard in inventory.shards:
         check_size(store.path / shard.file, shard.size_bytes)
     for name, expected in inventory.files.items():

@@ -49,7 +49,7 @@ def test_another_packing_is_refused(project: Path) -> None:
     wait_for_step(run, 4)
     kill_ranks(run)
     store = project.parent / "store.zarr"
-    kept = packing_folder(store, LENGTH)
+    kept = packing_folder(store, LENGTH, 1)
     record = json.loads((kept / "packing.json").read_text())
     record["files"]["places/c/0"]["sha256"] = "0" * 64  # as if pieces were dealt out otherwise
     shutil.copytree(kept, kept.with_name("kept"))

@@ -15,7 +15,7 @@ import zarr
 from trainwright.config.errors import FoundBad, UserError
 from trainwright.storage.building.append import AppendResult, append_store
 from trainwright.storage.building.build import BuildOptions, build_store
-from trainwright.storage.tokens.reader import TokenStore, _shards, open_store
+from trainwright.storage.tokens.reader import TokenStore, open_store
 from trainwright.storage.tokens.store import read_info
 from trainwright.storage.tokens.verify import check_presence, verify_store
 
@@ -50,11 +50,6 @@ def contents(store: TokenStore) -> tuple[list[int], list[int]]:
     return store.read(0, store.num_tokens).tolist(), starts.tolist()
 
 
-def at_generation(path: Path, number: int) -> TokenStore:
-    info = read_info(path).at_generation(number)
-    return TokenStore(path, _shards(path, info, "map", (100, 100), True), info)
-
-
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 @pytest.mark.parametrize("document_chunk", [16, 1 << 20])
 def test_three_generations(
@@ -78,7 +73,7 @@ def test_three_generations(
     build_store(folders, whole, given, quiet)
     assert contents(open_store(whole)) == seen[-1]
     for number, expected in enumerate(seen, 1):
-        assert contents(at_generation(path, number)) == expected
+        assert contents(open_store(path, generation=number)) == expected
     assert contents(early) == seen[0], "who had it open is not disturbed, whether it touched the last shard or not"
     assert [(each.tokens, each.documents) for each in read_info(path).generations] == [
         (len(tokens), len(starts)) for tokens, starts in seen
@@ -138,7 +133,7 @@ def test_killed_before_each_step(tmp_path: Path, texts: Texts, rng: random.Rando
         assert again.returncode == 0, again.stderr
         assert read_info(path) == read_info(wanted)
         assert contents(open_store(path)) == new
-        assert contents(at_generation(path, 1)) == old
+        assert contents(open_store(path, generation=1)) == old
         verify_store(path, lambda done, total: None)
         assert not list(path.rglob(".*"))
         assert not (tmp_path / ".s.zarr.building").exists()

@@ -95,12 +95,12 @@ def test_every_token_is_in_one_sample(make_store: Make, how: How, compression: s
 def test_an_index_of_many_chunks(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_store()
     pack_store(path, LENGTH)
-    whole = Packing(path, LENGTH)
+    whole = Packing(path, LENGTH, 1)
     expected = whole.pieces(np.arange(whole.info.num_samples))
-    shutil.rmtree(packing_folder(path, LENGTH))
+    shutil.rmtree(packing_folder(path, LENGTH, 1))
     monkeypatch.setattr("trainwright.storage.tokens.index_array.INDEX_CHUNK", 7)
     pack_store(path, LENGTH)
-    again = Packing(path, LENGTH)
+    again = Packing(path, LENGTH, 1)
     found = again.pieces(np.arange(again.info.num_samples))
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
     assert again.digest != whole.digest
@@ -142,22 +142,22 @@ def test_what_cannot_be_packed_or_was_not(make_store: Make) -> None:
     with pytest.raises(UserError, match="--sequence-length: 1 is below 2"):
         pack_store(path, 1)
     pack_store(path, LENGTH)
-    with pytest.raises(UserError, match="packing/64: exists already"):
+    with pytest.raises(UserError, match="packing/1/64: exists already"):
         pack_store(path, LENGTH)
-    record = packing_folder(path, LENGTH) / "packing.json"
+    record = packing_folder(path, LENGTH, 1) / "packing.json"
     text = record.read_text()
     record.write_text(text.replace('"version": 1', '"version": 9'))
     with pytest.raises(UserError, match="packing version 9 is not 1"):
-        Packing(path, LENGTH)
+        Packing(path, LENGTH, 1)
     record.write_text("{")
     with pytest.raises(FoundBad, match=r"packing\.json: not what"):
-        Packing(path, LENGTH)
+        Packing(path, LENGTH, 1)
 
 
 def test_damage_is_named(make_store: Make, rng: random.Random) -> None:
     path = make_store()
     pack_store(path, LENGTH)
-    folder = packing_folder(path, LENGTH)
+    folder = packing_folder(path, LENGTH, 1)
     for name in ("places/c/0", "lengths/c/0", "samples/c/0"):
         data = (folder / name).read_bytes()
         flip(folder / name, rng.randrange(len(data)))
@@ -181,4 +181,4 @@ def test_a_failure_leaves_nothing(make_store: Make, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(packing_module, "write_durably", full)
     with pytest.raises(OSError, match="No space left"):
         pack_store(path, LENGTH)
-    assert list((path / "packing").iterdir()) == []
+    assert list((path / "packing" / "1").iterdir()) == []
