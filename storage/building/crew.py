@@ -77,7 +77,7 @@ class Crew:
                 raise worker.death()
 
     def _run_here(self, tasks: Sequence[Task], done: Done, passed: Passed) -> None:
-        self._site = self._site or Site(self._space)
+        self._site = self._site or Site(self._space, self._num_workers)
         with _threads(self._num_workers):
             for task in tasks:
                 done(task, self._site.do(task, passed))

@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...config.errors import UserError
 from ..tokens.store import dtype_for
 from ..tokens.tokenizer import StoreTokenizer
+from ..tokens.word_cache import word_cache_for
 from .deduplication import hasher_for
 from .inputs.base import Piece, Sized, bad
 from .part_files import PartWriter
@@ -18,12 +20,30 @@ from .workspace import Workspace
 
 _BATCH_CHARACTERS = 4 << 20
 _BATCH_DOCUMENTS = 512
+_THREADS_WORTH_A_CACHE = 4  # our cache is about as fast as four threads of the library
 
 Passed = Callable[[int], None]
 """Called with the bytes of sources that were done since the call before."""
 
 
-def encode_part(space: Workspace, plan: Plan, number: int, tokenizer: StoreTokenizer, passed: Passed) -> dict[str, Any]:
+class TextEncoder:
+    """A tokenizer for texts, which keeps the words that it has seen."""
+
+    def __init__(self, tokenizer: StoreTokenizer, threads: int) -> None:
+        """`threads` is how many the tokenizers library may use; with many of them it is faster than one of ours."""
+        self._tokenizer, self._dtype = tokenizer, dtype_for(tokenizer.vocab_size)
+        many = threads > _THREADS_WORTH_A_CACHE
+        self._words = None if many else word_cache_for(tokenizer.tokenizer, self._dtype)
+        self.end = np.array([tokenizer.end_of_document], self._dtype)
+
+    def encode(self, texts: list[str]) -> list[NDArray[Any]]:
+        """Token ids of each text, in the store's dtype."""
+        if self._words is not None:
+            return self._words.encode(texts)
+        return [np.array(ids, self._dtype) for ids in self._tokenizer.encode(texts)]
+
+
+def encode_part(space: Workspace, plan: Plan, number: int, encoder: TextEncoder, passed: Passed) -> dict[str, Any]:
     """Make one part, each of its documents with one end-of-document token after it; its summary.
 
     Raises UserError naming file and place of what is damaged, no text, or no token of this tokenizer, and the file
@@ -35,7 +55,7 @@ def encode_part(space: Workspace, plan: Plan, number: int, tokenizer: StoreToken
     skipped: set[str] = set()
     try:
         if holds_text(part):
-            _encode(part_texts(part, skipped), tokenizer, writer, passed)
+            _encode(part_texts(part, skipped), encoder, writer, passed)
         else:
             _copy(part, plan, writer, passed)
         _check_unchanged(part, plan)
@@ -55,12 +75,11 @@ def _check_unchanged(part: Part, plan: Plan) -> None:
             raise bad(name, "changed while the store was built", "build again")
 
 
-def _encode(texts: Iterable[Sized], tokenizer: StoreTokenizer, writer: PartWriter, passed: Passed) -> None:
-    dtype, end = dtype_for(tokenizer.vocab_size), tokenizer.end_of_document
+def _encode(texts: Iterable[Sized], encoder: TextEncoder, writer: PartWriter, passed: Passed) -> None:
     for batch in _batches(texts):
-        for ids in tokenizer.encode([text for text, _ in batch]):
-            ids.append(end)
-            writer.add(np.array(ids, dtype))
+        for ids in encoder.encode([text for text, _ in batch]):
+            writer.add(ids)
+            writer.add(encoder.end)
             writer.end_document()
         passed(sum(size for _, size in batch))
 

@@ -9,9 +9,9 @@ from typing import Any
 from ...config.errors import FoundBad, UserError
 from ..tokens.shards import ShardSummary
 from ..tokens.store import dtype_for, file_digest
-from ..tokens.tokenizer import StoreTokenizer, take_tokenizer
+from ..tokens.tokenizer import take_tokenizer
 from ..tokens.writer import ShardShape, write_shard
-from .encoding import encode_part
+from .encoding import TextEncoder, encode_part
 from .layout import Layout, read_layout, shard_blocks
 from .part_files import PartDamaged
 from .plan import Plan, chunk_tokens, read_plan
@@ -25,8 +25,9 @@ Passed = Callable[[int], None]
 class Site:
     """A building folder as one worker sees it."""
 
-    def __init__(self, space: Workspace) -> None:
-        self.space = space
+    def __init__(self, space: Workspace, threads: int = 1) -> None:
+        """`threads` is how many the tokenizers library may use."""
+        self.space, self._threads = space, threads
         plan = read_plan(space)
         assert plan is not None, f"{space.plan} is missing"
         self.plan: Plan = plan
@@ -35,17 +36,17 @@ class Site:
         """Do one task. Raises UserError, OSError, or PartDamaged where a part that is needed must be made again."""
         what, number = task
         if what == "part":
-            return encode_part(self.space, self.plan, number, self._tokenizer, passed)
+            return encode_part(self.space, self.plan, number, self._encoder, passed)
         if what == "check":
             return {"whole": is_whole(self.space, number)}
         return self._write_shard(number)
 
     @cached_property
-    def _tokenizer(self) -> StoreTokenizer:
+    def _encoder(self) -> TextEncoder:
         tokenizer = take_tokenizer(self.space.tokenizer)
         if tokenizer.fingerprint() != self.plan.fingerprint:
             raise UserError(f"{self.space.tokenizer}", "was changed while the store was built", "remove the folder")
-        return tokenizer
+        return TextEncoder(tokenizer, self._threads)
 
     @cached_property
     def _layout(self) -> Layout:
