@@ -145,10 +145,10 @@ def _zarr_rows(
 def _row(
     what: str, settings: Settings, store: TokenStore, mine: Read, theirs: Work, wanted: float | None = None
 ) -> Row:
-    """Both warmed, then timed in turns."""
+    """Both warmed, the peer for so long that its caches fill, then timed in turns."""
     work = by_number(mine, random_batches((store.num_tokens - 1) // LENGTH))
     work(settings.seconds * 2)
-    theirs(settings.seconds * 2)
+    theirs(settings.seconds * 20)
     return Row(what, alternate(work, theirs, settings.seconds, settings.rounds), wanted)
 
 

@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/trainwright-bench"))
     parser.add_argument("--disk", type=Path, default=Path("build/bench-data"))
-    parser.add_argument("--text-bytes", type=int, default=8 << 20)
+    parser.add_argument("--text-bytes", type=int, default=16 << 20)
     parser.add_argument("--samples", type=int, default=10**10)
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     settings = Settings(**vars(parser.parse_args(arguments)), arguments=tuple(arguments))

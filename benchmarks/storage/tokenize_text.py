@@ -25,6 +25,7 @@ from .timing import Rate, compared, cpu_seconds
 
 _VOCABULARY = 32_768
 _TRAINING_TEXTS = 400
+_MOST_ROUNDS = 5  # each is a minute
 Way = Callable[[Path, Path, Path], NDArray[np.uint16]]
 """Tokenizes a file of JSON lines with a tokenizer.json into a folder; gives the tokens as they are there."""
 
@@ -39,7 +40,7 @@ def measure(settings: Settings) -> bool:
             ways[name] = way
     taken: dict[str, list[Rate]] = {name: [] for name in ways}
     expected: NDArray[np.uint16] | None = None
-    for turn in range(settings.rounds + 1):
+    for turn in range(min(settings.rounds, _MOST_ROUNDS) + 1):
         for name, way in ways.items() if turn % 2 else reversed(ways.items()):
             speed, tokens = _timed(way, text, tokenizer, settings.folder / "tokenized")
             expected = tokens if expected is None else expected
