@@ -59,6 +59,7 @@ def test_the_same_store_as_here(dev_cluster: Path, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"a.jsonl", "wanted.zarr", "store.zarr"}
 
 
+@pytest.mark.timeout(3600)
 def test_it_goes_on_after_scancel(dev_cluster: Path, folder: Path, rng: random.Random) -> None:
     """The array is cancelled at random moments; in between nobody else may build, and others follow."""
     building = folder / ".store.zarr.building"

@@ -107,6 +107,7 @@ def run(step: int, *arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
+@pytest.mark.timeout(3600)
 def test_killed_before_each_step(tmp_path: Path, texts: Texts, rng: random.Random) -> None:
     """The store reads as the old generation or the new one, and the same command ends as if it had not been killed."""
     first, path, wanted = texts("a"), tmp_path / "s.zarr", tmp_path / "wanted.zarr"

@@ -46,6 +46,7 @@ def test_workers_do_not_show(tmp_path: Path, source: Path, wanted: Path) -> None
         assert_same(wanted, tmp_path / f"{workers}.zarr")
 
 
+@pytest.mark.timeout(3600)
 def test_killed_before_each_step(tmp_path: Path, source: Path, wanted: Path, rng: random.Random) -> None:
     """SIGKILL just before an fsync, between what is written and what is published; at every one in the whole matrix."""
     store, place, kills = tmp_path / "store.zarr", 0, 0
@@ -66,6 +67,7 @@ def test_killed_before_each_step(tmp_path: Path, source: Path, wanted: Path, rng
     assert kills
 
 
+@pytest.mark.timeout(3600)
 def test_killed_at_any_moment(tmp_path: Path, source: Path, wanted: Path, rng: random.Random) -> None:
     """The whole process group, or the parent alone, whose workers then end by themselves."""
     store = tmp_path / "store.zarr"
@@ -118,6 +120,26 @@ def test_it_says_that_it_goes_on(tmp_path: Path, source: Path, wanted: Path) -> 
     assert all(path.stat().st_mtime_ns == before for path, before in done.items()), "nothing was done again"
     build(source, tmp_path / "store.zarr", *OPTIONS)
     assert_same(wanted, tmp_path / "store.zarr")
+
+
+def test_a_killed_worker(tmp_path: Path, source: Path, wanted: Path) -> None:
+    """As when memory runs out: one line, and what is done is kept."""
+    store = tmp_path / "store.zarr"
+    process = subprocess.Popen(
+        command(source, store, *OPTIONS, "--workers", 2), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    parts, children = tmp_path / ".store.zarr.building" / "parts", Path(f"/proc/{process.pid}/task")
+    deadline = time.monotonic() + 60
+    while not list(parts.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    words = " ".join(file.read_text() for file in children.glob("*/children")).split()
+    os.kill(int(words[0]), signal.SIGKILL)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2, error
+    assert error.count("\n") == 1
+    assert "trainwright: --workers: a worker ended with signal 9 at part " in error
+    assert "goes on where it was: " in build(source, store, *OPTIONS)
+    assert_same(wanted, store)
 
 
 def _touch(source: Path) -> None:
