@@ -7,7 +7,7 @@ from typing import Any
 
 from .data_append import add_append
 from .data_build import add_build, facts
-from .data_look import add_inspect, add_order
+from .data_look import add_compare, add_inspect, add_order
 from .data_pack import add_pack
 from .features import add_features
 from .output import add_json_option, emit
@@ -21,6 +21,7 @@ def add_parser(commands: Any) -> None:
     add_build(actions)
     add_append(actions)
     add_inspect(actions)
+    add_compare(actions)
     add_order(actions)
     add_pack(actions)
     add_features(actions)

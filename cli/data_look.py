@@ -1,11 +1,15 @@
 """`trainwright data inspect` and `data order`: what a store holds, how to read it, and where a sample comes from."""
 
 import argparse
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .data_build import facts
 from .output import add_json_option, emit
+
+if TYPE_CHECKING:
+    from ..storage.tokens.reader import TokenStore
 
 _EXCERPT_TOKENS = 64
 
@@ -36,6 +40,37 @@ def add_order(actions: Any) -> None:
     order.set_defaults(run=_order)
 
 
+def add_compare(actions: Any) -> None:
+    """Declare `data compare`."""
+    compare = actions.add_parser("compare", help="say how far the texts of stores of one tokenizer lie apart")
+    compare.add_argument("stores", nargs="+", metavar="STORE", type=Path, help="two or more token stores")
+    add_json_option(compare)
+    compare.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from ..config.errors import UserError
+    from ..storage.tokens.inventory import read_inventory
+    from ..storage.tokens.quality import divergence, sketch_of
+    from ..storage.tokens.reader import open_store
+
+    if len(arguments.stores) < 2:
+        raise UserError("STORE", "one store alone has nothing to be compared with", "give two or more")
+    stores = [open_store(path) for path in arguments.stores]
+    for store in stores[1:]:
+        if store.info.tokenizer_fingerprint != stores[0].info.tokenizer_fingerprint:
+            problem = f"has another tokenizer than {stores[0].path}, so their ids are not alike"
+            raise UserError(f"STORE {store.path}", problem, "compare stores of one tokenizer")
+    sketches = [sketch_of(read_inventory(store.path, store.info)) for store in stores]
+    rows, lines = [], []
+    for (one, first), (other, second) in combinations(zip(stores, sketches, strict=True), 2):
+        bits = divergence(first, second)
+        rows.append({"one": str(one.path), "other": str(other.path), "divergence": bits})
+        lines.append(f"{bits:.4f}  {one.path}  {other.path}")
+    emit(arguments, {"pairs": rows}, "\n".join(lines))
+    return 0
+
+
 def _inspect(arguments: argparse.Namespace) -> int:
     from ..config.errors import UserError
     from ..storage.loading.advice import advise
@@ -51,6 +86,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     record = {
         "store": str(arguments.store),
         **facts(store.info),
+        **_quality(store),
         "first_text": open_tokenizer(arguments.store).decode(first),
     }
     if arguments.advise:
@@ -87,6 +123,19 @@ def _order(arguments: argparse.Namespace) -> int:
             lines.append(f"  {where}: {part.text!r}")
     emit(arguments, {"samples": [origin.record() for origin in origins]}, "\n".join(lines))
     return 0
+
+
+def _quality(store: "TokenStore") -> dict[str, Any]:
+    from ..storage.tokens.quality import quality_of
+
+    quality = quality_of(store)
+    return {
+        "unknown_share": _rounded(quality.unknown),
+        "commonest_share": round(quality.flood, 4),
+        "commonest_token": quality.flood_token,
+        "shard_drift": round(quality.drift, 4),
+        "cut_ids": quality.cut_ids,
+    }
 
 
 def _rounded(value: float | None) -> float | None:

@@ -34,6 +34,10 @@ class DataConfig(Section):
     packing: Literal["split", "best_fit"] = "split"
     """How documents become samples: `split` takes them one after another and cuts at every sequence_length tokens;
     `best_fit` puts whole documents together that fill a sample best, by the index that `data pack` makes."""
+    quality: Literal["stop", "warn", "off"] = "stop"
+    """What `submit` does about a store whose ids were cut to 16 bits, or whose unknown token is above max_unknown."""
+    max_unknown: float = Field(default=0.05, ge=0.03, le=1)
+    """Largest share of a shard's tokens that may be the tokenizer's unknown token."""
     document_mask: bool = False
     """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
 

@@ -19,6 +19,7 @@ from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.loading.training_data import TrainingData
 from ..storage.tokens.tokenizer import take_tokenizer
 from ..tracking.ledger import LedgerWriter
+from .data_checks import check_data
 from .job import SubmittedTask, TaskSpec, submit_task
 from .processes import end_group
 from .rank import run_attempt
@@ -52,8 +53,7 @@ def check_run(run: RunConfig) -> tuple[Layout, TrainingData]:
     model = read_model(Path(run.model))
     layout = layout_of(run, model)
     data = TrainingData.open(run.data)
-    data.check_files()
-    data.check_model(model)
+    check_data(run, data, model)
     _check_place(run.cluster)
     return layout, data
 

@@ -10,6 +10,7 @@ from ...config.data import DataConfig
 from ...config.errors import UserError
 from ...config.model import ModelShape
 from ..tokens.filesystem import choose_how
+from ..tokens.quality import quality_of
 from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
 from ..tokens.store import read_info
 from ..tokens.verify import check_presence
@@ -63,6 +64,20 @@ class TrainingData:
         for store, samples in zip(self._stores, self._samples, strict=True):
             check_presence(store)
             samples.check_files()
+
+    def quality_problems(self, max_unknown: float) -> list[tuple[str, str]]:
+        """Field at fault and problem of each store whose histograms say that something went wrong in its making."""
+        found = []
+        for number, store in enumerate(self._stores):
+            quality = quality_of(store)
+            where = f"data.train.{number}.store"
+            if quality.unknown is not None and quality.unknown > max_unknown:
+                share = f"the unknown token is {quality.unknown:.0%} of {store.path}/{quality.unknown_shard}"
+                found.append((where, f"{share}, above data.max_unknown {max_unknown:.0%}"))
+            if quality.cut_ids:
+                problem = f"no id of {store.path} is above 65535, though its vocabulary has {self.vocab_size}"
+                found.append((where, f"{problem}: they were cut to 16 bits"))
+        return found
 
     @property
     def generations(self) -> list[int]:

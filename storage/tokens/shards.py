@@ -18,7 +18,8 @@ REMEDY = "restore the file from a copy, or build the store again"
 ABSENT = (1 << 64) - 1
 CRC_BYTES = 4
 ZSTD_LEVEL = 3
-TOP_TOKENS = 8
+TOP_TOKENS = 32  # so that every token of more than 1 in 33 is among them
+SKETCH_BUCKETS = 64
 
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
@@ -69,7 +70,10 @@ class ShardSummary:
 
 
 def summarise(counts: NDArray[np.int64]) -> dict[str, Any]:
-    """Summary of a histogram (int64 [vocabulary]): distinct ids, lowest, highest, the commonest, digest of all."""
+    """Summary of a histogram (int64 [vocabulary]): distinct ids, lowest, highest, the commonest, digest of all.
+
+    `sketch` has the counts of ids i by i modulo 64: enough to see whether two texts are of one kind.
+    """
     seen = np.flatnonzero(counts)
     top = sorted(seen.tolist(), key=lambda token: (-int(counts[token]), token))[:TOP_TOKENS]
     return {
@@ -77,6 +81,7 @@ def summarise(counts: NDArray[np.int64]) -> dict[str, Any]:
         "min": int(seen[0]),
         "max": int(seen[-1]),
         "top": [[token, int(counts[token])] for token in top],
+        "sketch": np.bincount(seen % SKETCH_BUCKETS, counts[seen], SKETCH_BUCKETS).astype(np.int64).tolist(),
         "sha256": hashlib.sha256(counts.astype("<u8").tobytes()).hexdigest(),
     }
 

@@ -37,6 +37,17 @@ class StoreTokenizer:
         """One more than the largest id, which is what a model's embedding must hold."""
         return max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
+    @property
+    def unknown(self) -> int | None:
+        """Id of the token that stands for what the vocabulary does not have; None if there is no such token."""
+        model = json.loads(self.tokenizer.to_str())["model"]
+        token = model.get("unk_token")
+        if token is not None:
+            number = self.tokenizer.token_to_id(token)
+            return None if number is None else int(number)
+        number = model.get("unk_id")  # of Unigram
+        return None if number is None else int(number)
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without any token around it; special tokens spelt in a text stay text."""
         encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
