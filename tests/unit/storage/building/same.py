@@ -1,11 +1,14 @@
 """Builds in processes of their own, with small parts, and whether two stores are the same to the byte."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 SMALL_PART_BYTES = 20_000
+OPTIONS = ("--vocab-size", 300, "--shard-tokens", 8192, "--deduplicate", "exact")
 # With $KILL_AT it ends itself, as a power cut would, just before its n-th fsync; parts are small.
 _BUILD = f"""
 import os, signal, sys
@@ -48,3 +51,14 @@ def assert_same(one: Path, other: Path) -> None:
 def files(folder: Path) -> Sequence[Path]:
     """Paths of all files in a folder, hidden ones too."""
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def killed(source: Path, store: Path, *options: object, step: int = 30) -> Path:
+    """A build that was killed when some parts were done; its folder."""
+    run = command(source, store, *(options or OPTIONS), "--workers", 1)
+    environment = {**os.environ, "KILL_AT": str(step)}
+    done = subprocess.run(run, env=environment, capture_output=True, timeout=200, check=False)
+    assert done.returncode == -signal.SIGKILL
+    folder = store.with_name(f".{store.name}.building")
+    assert len(list((folder / "parts").glob("*.json"))) > 3
+    return folder

@@ -10,33 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from trainwright.config.errors import UserError
-from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.tokens.verify import verify_store
 
-from ..conftest import WORDS, quiet
-from .same import SMALL_PART_BYTES, assert_same, build, command, files
+from .same import OPTIONS, assert_same, build, command, files, killed
 
 KILLS = 100 if os.environ.get("WHOLE_MATRIX") == "1" else 4
-OPTIONS = ("--vocab-size", 300, "--shard-tokens", 8192, "--deduplicate", "exact")
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    """About 300 KB in 40 files, some of them equal: a dozen small parts, ten shards."""
-    folder = tmp_path / "source"
-    folder.mkdir()
-    words = random.Random(1).choices(WORDS, k=1500)
-    for number in range(40):
-        (folder / f"{number:02}.txt").write_text(" ".join(words[number // 2 * 2 :]))
-    return folder
-
-
-@pytest.fixture
-def wanted(tmp_path: Path, source: Path) -> Path:
-    """The store that one undisturbed worker makes."""
-    assert build(source, tmp_path / "wanted.zarr", *OPTIONS, "--workers", 1) == ""
-    return tmp_path / "wanted.zarr"
 
 
 def test_workers_do_not_show(tmp_path: Path, source: Path, wanted: Path) -> None:
@@ -92,17 +70,6 @@ def test_killed_at_any_moment(tmp_path: Path, source: Path, wanted: Path, rng: r
         assert "exists already" in build_again.stderr
         assert {path.name for path in tmp_path.iterdir()} == {"source", "wanted.zarr", "store.zarr"}
         _remove(store)
-
-
-def killed(source: Path, store: Path, *options: object, step: int = 30) -> Path:
-    """A build that was killed when some parts were done; its folder."""
-    run = command(source, store, *(options or OPTIONS), "--workers", 1)
-    environment = {**os.environ, "KILL_AT": str(step)}
-    done = subprocess.run(run, env=environment, capture_output=True, timeout=200, check=False)
-    assert done.returncode == -signal.SIGKILL
-    folder = store.with_name(f".{store.name}.building")
-    assert len(list((folder / "parts").glob("*.json"))) > 3
-    return folder
 
 
 def test_it_says_that_it_goes_on(tmp_path: Path, source: Path, wanted: Path) -> None:
@@ -188,72 +155,6 @@ def test_another_tokenizer_of_the_same_name_starts_over(tmp_path: Path, source: 
     config.write_text(config.read_text().replace("{", '{"model_max_length": 7,', 1))
     said = build(source, tmp_path / "store.zarr", *options)
     assert said.splitlines()[0] == f"starts over, since {tokenizer} is changed"
-
-
-def _cut(file: Path) -> None:
-    os.truncate(file, file.stat().st_size - 1)
-
-
-def _flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 3] ^= 1
-    file.write_bytes(data)
-
-
-@pytest.mark.parametrize("ending", ["part", "json"])
-@pytest.mark.parametrize("damage", [Path.unlink, _cut, _flip])
-def test_a_damaged_part_is_made_again(
-    tmp_path: Path, source: Path, wanted: Path, damage: Callable[[Path], None], ending: str
-) -> None:
-    folder = killed(source, tmp_path / "store.zarr")
-    damage(sorted((folder / "parts").glob(f"*.{ending}"))[2])
-    build(source, tmp_path / "store.zarr", *OPTIONS, "--workers", 1)
-    assert_same(wanted, tmp_path / "store.zarr")
-
-
-@pytest.mark.parametrize("damage", [Path.unlink, _cut, _flip])
-def test_a_damaged_shard_is_made_again(
-    tmp_path: Path, source: Path, wanted: Path, damage: Callable[[Path], None]
-) -> None:
-    """Its parts were removed already, and are tokenized once more."""
-    steps = 30
-    store = tmp_path / "store.zarr"
-    while True:
-        folder = killed(source, store, step=steps)
-        if len(list((folder / "shards").glob("*.json"))) > 2:
-            break
-        steps += 10
-    assert not (folder / "parts" / "000000.part").exists()
-    damage(folder / "store" / "c" / "0")
-    build(source, store, *OPTIONS, "--workers", 1)
-    assert_same(wanted, store)
-
-
-def test_a_source_that_changes_meanwhile(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainwright.storage.building.parts.MIN_PART_BYTES", SMALL_PART_BYTES)
-
-    def change(stage: str, done: int, total: int) -> None:
-        if stage == "encode" and done > total // 2:
-            (source / "39.txt").write_text("other")
-
-    options = BuildOptions(vocab_size=300, workers=1)
-    with pytest.raises(UserError, match=r"39.txt: changed while the store was built; build again"):
-        build_store([source], tmp_path / "store.zarr", options, change)
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
-
-
-def test_a_mistake_of_a_worker_is_the_users(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes whole through the pipe, with the line of the file, not of the part."""
-    monkeypatch.setattr("trainwright.storage.building.parts.MIN_PART_BYTES", SMALL_PART_BYTES)
-    lines = ['{"text": "words of a line"}'] * 4000
-    lines[3000] = '{"text": 5}'
-    (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    tokenizer = tmp_path / "t.zarr"
-    build_store([source / "00.txt"], tokenizer, BuildOptions(vocab_size=300), quiet)
-    options = BuildOptions(tokenizer=tokenizer / "tokenizer", workers=2)
-    with pytest.raises(UserError, match=r"a.jsonl: line 3001: 'text' is of type int, not a string; name the field"):
-        build_store([tmp_path / "a.jsonl"], tmp_path / "store.zarr", options, quiet)
-    assert not (tmp_path / ".store.zarr.building").exists()
 
 
 def _remove(store: Path) -> None:
