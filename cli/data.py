@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ def add_parser(commands: Any) -> None:
         action.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
         if name == "export":
             action.add_argument("file", metavar="FILE.h5", type=Path, help="HDF5 file to make")
+        else:
+            repair_help = "first replace files that are damaged or missing by those of this copy of the store"
+            action.add_argument("--repair", metavar="FROM", type=Path, help=repair_help)
         _finish(action, run)
 
 
@@ -44,10 +48,15 @@ def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace],
 def _verify(arguments: argparse.Namespace) -> int:
     from ..config.errors import FoundBad
     from ..storage.loading.packing import verify_packings
+    from ..storage.tokens.repair import repair_store
     from ..storage.tokens.verify import verify_store
 
+    repaired: list[str] = []
     try:
         with StageProgress() as line:
+            if arguments.repair:
+                told = partial(line.show, "repair")
+                repaired = repair_store(arguments.store, arguments.repair, told)
             info = verify_store(arguments.store, lambda done, total: line.show("verify", done, total))
             verify_packings(arguments.store)
     except FoundBad as error:
@@ -56,7 +65,11 @@ def _verify(arguments: argparse.Namespace) -> int:
             emit(arguments, {"store": str(arguments.store), "good": False, **bad}, "")
         raise
     text = f"{arguments.store}: good, {info.tokens:,} tokens in {info.num_shards} shards"
-    emit(arguments, {"store": str(arguments.store), "good": True, **facts(info)}, text)
+    record = {"store": str(arguments.store), "good": True, **facts(info)}
+    if arguments.repair:
+        text = "\n".join([*(f"repaired {name}" for name in repaired), text])
+        record["repaired"] = repaired
+    emit(arguments, record, text)
     return 0
 
 

@@ -168,6 +168,8 @@ STORES = [
     ),
     Mistake("data inspect absent.zarr", ("absent.zarr: not a token store",)),
     Mistake("data inspect store.zarr --advise --sequence-length 1", ("--sequence-length", "1 is below 2")),
+    Mistake("data verify store.zarr --repair absent.zarr", ("absent.zarr: not a token store",)),
+    Mistake("data verify absent.zarr --repair store.zarr", ("absent.zarr: no such folder",)),
     Mistake("data compare store.zarr", ("STORE: one store alone",)),
     Mistake("data compare store.zarr absent.zarr", ("absent.zarr: not a token store",)),
     Mistake("submit run.yaml data.max_unknown=0.001", ("data.max_unknown", "0.001")),
