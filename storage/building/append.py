@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..tokens.growing import finish_append, publish_append
+from ..tokens.growing import discard_staged, finish_append, publish_append
 from ..tokens.store import TOKENIZER, StoreInfo, read_info
 from ..tokens.tokenizer import open_tokenizer
 from .assembly import Assembly, Progress
@@ -45,6 +45,7 @@ def append_store(
     own = _of_store(options, store, read_info(store))
     with folder_beside(store) as space:
         finish_append(store)
+        discard_staged(store)
         plan, done = _prepared(space, sources, store, own, watchers)
         if not done:
             with Crew(space, options.num_workers) as crew:

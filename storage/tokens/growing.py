@@ -21,8 +21,6 @@ _LAST = (INVENTORY, METADATA)
 def publish_append(store: Path, staged: Path) -> None:
     """Make `staged`, the new and replacing files of a store with zarr.json and inventory.json, part of it."""
     place = store / STAGED
-    if place.exists():
-        shutil.rmtree(place)
     staged.rename(place)
     sync(store)
     write_info(store, replace(read_info(store), pending=True))
@@ -44,6 +42,12 @@ def finish_append(store: Path) -> bool:
     _move(place, store)
     shutil.rmtree(place, ignore_errors=True)
     return True
+
+
+def discard_staged(store: Path) -> None:
+    """Remove what an append left that was stopped before it replaced files, or after; none may be at work."""
+    if (store / STAGED).exists() and not read_info(store).pending:
+        shutil.rmtree(store / STAGED)
 
 
 def _move(place: Path, store: Path) -> None:
