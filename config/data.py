@@ -31,6 +31,9 @@ class DataConfig(Section):
     """Samples per shuffle window; the whole store if not given."""
     read: Literal["auto", "map", "plain"] = "auto"
     """How shards are read: mapped into memory or plainly; `auto` maps on local disks and measures on shared ones."""
+    on_bad_chunk: Literal["stop", "replace"] = "stop"
+    """What comes of a chunk that fails its checksum. The run stops, and the ledger says which. Gone on with under
+    `replace`, it reads other samples than those that touch such chunks, the same on every rank."""
     packing: Literal["split", "best_fit"] = "split"
     """How documents become samples: `split` takes them one after another and cuts at every sequence_length tokens;
     `best_fit` puts whole documents together that fill a sample best, by the index that `data pack` makes."""

@@ -71,5 +71,5 @@ def _home(package: str) -> Path:
 
 
 def _not_code(folder: str, names: list[str]) -> set[str]:
-    good = (".py", ".sbatch", ".typed")
+    good = (".py", ".so", ".sbatch", ".typed")
     return {name for name in names if name == "__pycache__" or not (Path(folder, name).is_dir() or name.endswith(good))}

@@ -34,6 +34,10 @@ MAY_CHANGE = (
     "train.steps",
     "train.recompute",
     "train.micro_batch_size",
+    "data.read",
+    "data.on_bad_chunk",
+    "data.quality",
+    "data.max_unknown",
 )
 """What another attempt may change; the rest decides what is computed."""
 

@@ -1,5 +1,6 @@
 """From the global order of samples to the share of one data parallel rank, read one step ahead."""
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -40,6 +41,9 @@ class BatchReader:
     def _read(self, position: int) -> Samples:
         out = self._allocate(self._shape)
         batch = self._data.batch(position + self._first, self._count, starts=self._mask_documents, out=out)
+        if batch.replaced:
+            first = position + self._first
+            print(f"positions {first} to {first + self._count - 1}: {batch.replaced} samples replaced", file=sys.stderr)
         columns = np.arange(1, batch.tokens.shape[1])
         counted: NDArray[np.bool_] = columns < batch.filled[:, None]  # what is predicted must not be padding
         if not self._mask_documents:

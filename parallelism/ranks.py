@@ -57,6 +57,16 @@ def from_rank_zero(value: int) -> int:
     return int(box.item())
 
 
+def text_from_rank_zero(text: str) -> str:
+    """Rank 0's text, on every rank."""
+    data = text.encode()
+    box = torch.zeros(from_rank_zero(len(data)), dtype=torch.uint8)
+    if dist.get_rank() == 0 and data:
+        box.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    dist.broadcast(box, src=0)
+    return bytes(box.numpy()).decode()
+
+
 def host_array(shape: tuple[int, int]) -> NDArray[np.int64]:
     """An int64 array, uninitialised; pinned where there is a GPU to copy it to."""
     array: NDArray[np.int64] = torch.empty(shape, dtype=torch.int64, pin_memory=torch.cuda.is_available()).numpy()

@@ -16,15 +16,16 @@ from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoints.checkpoint import Checkpoint
 from ..storage.checkpoints.manifest import manifest_digest
-from ..storage.loading.training_data import TrainingData
+from ..storage.loading.training_data import BadSource, TrainingData
 from ..tracking.gpu_sampler import GpuSampler
 from ..tracking.ledger import LedgerWriter
 from ..tracking.plot import plot_loss
 from ..tracking.recorder import Recorder, StepRecord
 from ..tracking.wandb_log import stable_wandb_id
 from . import compat
+from .bad_chunks import record, replace_recorded
 from .batches import BatchReader
-from .engine import Engine, StepResult
+from .engine import Engine, Samples, StepResult
 from .ranks import Rank, host_array, join
 from .resume import find_start, first_weights
 from .saving import Progress, Saver
@@ -73,6 +74,7 @@ class _Training:
         self._model, self._data = model, data
         self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
+        self._ledger = LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}")
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
         self._saver = Saver(
             run=run,
@@ -81,12 +83,13 @@ class _Training:
             layout=layout,
             data=data,
             me=me,
-            ledger=LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}"),
+            ledger=self._ledger,
             wandb_id=wandb_id,
         )
 
     def run(self) -> None:
         """Load, train, save."""
+        replace_recorded(self._run, self._run_dir, self._data, self._me.rank)
         start = find_start(self._run, self._run_dir, self._model, self._data, self._me)
         progress = self._load(start)
         saved = start is not None and start.folder == self._run_dir.checkpoint(progress.step)
@@ -96,7 +99,7 @@ class _Training:
             while progress.step < self._run.train.steps:
                 began = time.perf_counter()
                 rate = learning_rate(self._run.train, progress.step + 1)
-                result = self._engine.train_step(self._batches.read(progress.position), rate)
+                result = self._engine.train_step(self._read(progress.position), rate)
                 progress = self._advance(progress, result)
                 if recorder:
                     recorder.step(_record(progress.step, result, rate, time.perf_counter() - began))
@@ -106,6 +109,12 @@ class _Training:
                     self._save(progress, recorder)
             if not saved:
                 self._save(progress, recorder)
+
+    def _read(self, position: int) -> Samples:
+        try:
+            return self._batches.read(position)
+        except BadSource as error:
+            raise record(self._ledger, self._run, position, error) from None
 
     def _save(self, progress: Progress, recorder: Recorder | None) -> None:
         self._saver.save(self._engine, progress)

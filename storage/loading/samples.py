@@ -1,6 +1,5 @@
 """Two ways to cut a store into samples of S + 1 tokens: at every S-th token, or by its index of packed documents."""
 
-from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +21,8 @@ class Batch:
         """Same shape: True where a token begins a document or a piece of one."""
         self.filled: Numbers = np.full(len(tokens), tokens.shape[1])
         """Tokens of each sample that are not padding."""
+        self.replaced = 0
+        """Samples that are others than the order's, since those touch a chunk that is known to be bad."""
 
 
 class Samples(Protocol):
@@ -35,8 +36,8 @@ class Samples(Protocol):
     def read(self, numbers: Numbers, rows: Numbers, batch: Batch, *, starts: bool) -> None:
         """Fill rows of a batch with samples. Raises FoundBad naming what is damaged."""
 
-    def ranges(self, number: int) -> Iterator[tuple[int, int]]:
-        """First token of each piece of a sample, and the first after it."""
+    def extents(self, numbers: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+        """Of each piece of some samples: the sample's place in `numbers`, first token, and the first after it."""
 
     def check_files(self) -> None:
         """Raises FoundBad naming a file that is missing or cut off."""
@@ -59,9 +60,10 @@ class SplitSamples:
         if starts:
             batch.starts[rows] = self._store.starts(numbers, self._length)
 
-    def ranges(self, number: int) -> Iterator[tuple[int, int]]:
+    def extents(self, numbers: Numbers) -> tuple[Numbers, Numbers, Numbers]:
         """See Samples."""
-        yield number * self._length, (number + 1) * self._length + 1
+        starts: Numbers = numbers * self._length
+        return np.arange(len(numbers)), starts, starts + self._length + 1
 
     def check_files(self) -> None:
         """See Samples."""
@@ -95,10 +97,10 @@ class PackedSamples:
         short = filled < batch.tokens.shape[1]
         batch.starts[rows[short], filled[short]] = True  # the padding is a document of its own
 
-    def ranges(self, number: int) -> Iterator[tuple[int, int]]:
+    def extents(self, numbers: Numbers) -> tuple[Numbers, Numbers, Numbers]:
         """See Samples."""
-        firsts, lengths, _ = self._packing.pieces(np.array([number]))
-        yield from zip(firsts.tolist(), (firsts + lengths).tolist(), strict=True)
+        firsts, lengths, rows = self._packing.pieces(numbers)
+        return rows, firsts, firsts + lengths
 
     def check_files(self) -> None:
         """See Samples."""

@@ -7,19 +7,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.data import DataConfig
-from ...config.errors import UserError
+from ...config.errors import FoundBad, UserError
 from ...config.model import ModelShape
 from ..tokens.filesystem import choose_how
 from ..tokens.quality import quality_of
 from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
+from ..tokens.shards import BadChunk
 from ..tokens.store import read_info
 from ..tokens.verify import check_presence
 from .mixture import Mixture, quotas_of
 from .order import MAX_BLOCK, ORDER_VERSION, Order
 from .origins import Origin, origin_of
+from .repairs import Repair, Replacer
 from .samples import Batch, Numbers, PackedSamples, Samples, SplitSamples
 
 _SPARE_CHUNKS = 64
+
+
+class BadSource(FoundBad):
+    """A chunk of one of the stores is bad: its place in data.train, and its number in that store."""
+
+    def __init__(self, source: int, error: BadChunk) -> None:
+        super().__init__(error.where, error.problem, error.remedy)
+        self.source, self.chunk = source, error.chunk
 
 
 class TrainingData:
@@ -37,6 +47,7 @@ class TrainingData:
         packings = [samples.digest for samples in self._samples if isinstance(samples, PackedSamples)]
         self.order_record = {"version": ORDER_VERSION, "seed": data.seed, "window": data.window, "packing": packings}
         """All that the order depends on beside the stores, for a checkpoint's manifest."""
+        self._seed, self._replacers = data.seed, dict[int, Replacer]()
         self._mixture = Mixture(quotas_of([source.weight for source in data.train]))
         self.num_samples: int = sum(counts)
         """Samples of all stores together."""
@@ -117,31 +128,45 @@ class TrainingData:
         """
         batch = Batch(np.empty((count, self._length + 1), np.int64) if out is None else out)
         located = list(self._located(position, count))
-        for source, numbers, rows in located:
+        batch.replaced = sum(replaced for _, _, _, replaced in located)
+        for source, numbers, rows, _ in located:
             self._samples[source].will_need(numbers, rows, batch)  # all reads of a batch begin at once
-        for source, numbers, rows in located:
-            self._samples[source].read(numbers, rows, batch, starts=starts)
+        for source, numbers, rows, _ in located:
+            try:
+                self._samples[source].read(numbers, rows, batch, starts=starts)
+            except BadChunk as error:
+                raise BadSource(source, error) from None
         return batch
+
+    def replace_bad(self, repairs: list[Repair]) -> None:
+        """From now on read other samples than those that touch these chunks; all ranks must give the same list."""
+        for source in {repair.source for repair in repairs}:
+            own = sorted(repair for repair in repairs if repair.source == source)
+            chunk_tokens = self._stores[source].info.chunk_tokens
+            self._replacers[source] = Replacer(self._samples[source], own, self._seed, chunk_tokens)
 
     def explain(self, position: int, count: int) -> list[Origin]:
         """Where the samples at these positions come from."""
         origins = []
-        for source, numbers, rows in self._located(position, count):
+        for source, numbers, rows, _ in self._located(position, count):
             store, samples = self._stores[source], self._samples[source]
             for number, row in zip(numbers.tolist(), rows.tolist(), strict=True):
-                origins.append(origin_of(store, position + row, number, samples.ranges(number)))
+                _, starts, stops = samples.extents(np.array([number]))
+                ranges = zip(starts.tolist(), stops.tolist(), strict=True)
+                origins.append(origin_of(store, position + row, number, ranges))
         return sorted(origins, key=lambda origin: origin.position)
 
-    def _located(self, position: int, count: int) -> Iterator[tuple[int, Numbers, Numbers]]:
-        """Each source that has some of the samples, their numbers there, and the rows of the batch they go to."""
+    def _located(self, position: int, count: int) -> Iterator[tuple[int, Numbers, Numbers, int]]:
+        """Each source that has some of the samples, their numbers there, the rows they go to, and how many of them
+        are read in place of others."""
         positions = np.arange(position, position + count, dtype=np.int64)
-        if len(self._stores) == 1:
-            yield 0, self._orders[0].samples(positions), positions - position
-            return
         sources, places = self._mixture.locate(positions)
         for source in np.unique(sources).tolist():
             rows = np.flatnonzero(sources == source)
-            yield source, self._orders[source].samples(places[rows]), rows
+            numbers, replaced = self._orders[source].samples(places[rows]), 0
+            if source in self._replacers:
+                numbers, replaced = self._replacers[source].replace(numbers, positions[rows], places[rows])
+            yield source, numbers, rows, replaced
 
 
 def _samples(store: TokenStore, data: DataConfig) -> Samples:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config.errors import FoundBad
 from .shard_files import ShardFiles, read_exactly
-from .shards import CRC_BYTES, REMEDY, Index, Tokens, crc32c, decode_chunk
+from .shards import CRC_BYTES, BadChunk, Index, Tokens, crc32c, decode_chunk
 from .store import StoreInfo
 from .wanted import Wanted
 
@@ -76,13 +75,13 @@ class CompressedShards:
         path = str(self._files.path(shard))
         data = self._encoded(shard, number, path)
         if self._check and crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
-            raise FoundBad(path, f"inner chunk {number} fails its crc32c", REMEDY)
+            raise BadChunk(Path(path), f"inner chunk {number} fails its crc32c", chunk)
         try:
             tokens = decode_chunk(np.frombuffer(data[:-CRC_BYTES], np.uint8), info.numpy_dtype, info.compression)
         except Exception as error:  # numcodecs raises RuntimeError for what zstd refuses
-            raise FoundBad(path, f"inner chunk {number} cannot be decompressed ({error})", REMEDY) from None
+            raise BadChunk(Path(path), f"inner chunk {number} cannot be decompressed ({error})", chunk) from None
         if len(tokens) != info.chunk_tokens:
-            raise FoundBad(path, f"inner chunk {number} holds {len(tokens)} tokens", REMEDY)
+            raise BadChunk(Path(path), f"inner chunk {number} holds {len(tokens)} tokens", chunk)
         return tokens
 
     def _encoded(self, shard: int, number: int, path: str) -> bytes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...config.errors import FoundBad
 from . import _gather
 from .shard_files import ShardFiles
-from .shards import REMEDY
+from .shards import BadChunk
 from .store import StoreInfo
 from .wanted import Wanted
 
@@ -86,10 +86,10 @@ class ShardMap:
         self._mapped.append((shard, address, size))
         self._bases[shard] = address
 
-    def _bad(self, status: int, chunk: int) -> FoundBad:
+    def _bad(self, status: int, chunk: int) -> BadChunk:
         place = f"inner chunk {chunk % self._info.chunks_per_shard}"
         problem = f"{place} fails its crc32c" if status == _BAD_CRC else f"{place} cannot be read any more"
-        return FoundBad(str(self._files.path_of_chunk(chunk)), problem, REMEDY)
+        return BadChunk(self._files.path_of_chunk(chunk), problem, chunk)
 
 
 def _let_go(mapped: deque[tuple[int, int, int]]) -> None:

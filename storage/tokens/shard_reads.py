@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...config.errors import FoundBad
 from .shard_files import ShardFiles, read_exactly
-from .shards import CRC_BYTES, REMEDY, crc32c
+from .shards import CRC_BYTES, BadChunk, crc32c
 from .store import StoreInfo
 from .wanted import Wanted
 
@@ -72,7 +71,7 @@ class ShardReads:
             return np.frombuffer(data, dtype)
         data = read_exactly(descriptor, size + CRC_BYTES, place, path)
         if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
-            raise FoundBad(path, f"inner chunk {number} fails its crc32c", REMEDY)
+            raise BadChunk(Path(path), f"inner chunk {number} fails its crc32c", chunk)
         self._checked[chunk] = True
         return np.frombuffer(data, dtype, count, offset * dtype.itemsize)
 

@@ -14,6 +14,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from ...config.errors import FoundBad
+
 REMEDY = "restore the file from a copy, or build the store again"
 ABSENT = (1 << 64) - 1
 CRC_BYTES = 4
@@ -25,6 +27,14 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 Bytes = NDArray[np.uint8]
 Index = NDArray[np.uint64]
 """Offset and size in bytes of each inner chunk of a shard, [chunks, 2]."""
+
+
+class BadChunk(FoundBad):
+    """One inner chunk of a store is damaged; `chunk` is its number in the store, `path` its shard's."""
+
+    def __init__(self, path: Path, problem: str, chunk: int) -> None:
+        super().__init__(str(path), problem, REMEDY)
+        self.path, self.chunk = path, chunk
 
 
 def crc32c(data: bytes | Bytes) -> bytes:

@@ -26,7 +26,11 @@ def test_the_snapshot_runs_by_itself_and_its_digest_names_every_file(tmp_path: P
     one = "trainwright/launchers/rank.py"
     assert record["files"][one] == hashlib.sha256((run.code / one).read_bytes()).hexdigest()
     assert "trainwright/sbatch_templates/train.sbatch" in record["files"]
-    ask = "import trainwright.launchers.rank as r, trainwright.config.run as c; print(r.__file__, c.__file__)"
+    modules = ["launchers.rank", "config.run", "storage.tokens._gather", "storage.loading._order"]  # compiled ones too
+    ask = "import importlib as i; " + "; ".join(
+        f"print(i.import_module('trainwright.{name}').__file__)" for name in modules
+    )
     environment = {"PYTHONPATH": str(run.code), "PYTHONSAFEPATH": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
+    assert len(done.stdout.split()) == 4
     assert all(path.startswith(str(run.code)) for path in done.stdout.split())
