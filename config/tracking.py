@@ -31,4 +31,5 @@ class TrackingConfig(Section):
     wandb: WandbConfig = WandbConfig()
     """Weights & Biases settings."""
     expert_load_every: int = Field(default=10, ge=1)
-    """Steps from one record of every expert's load to the next; its maximum is recorded at every step."""
+    """Steps from one record of every expert's load to the next; its maximum is recorded at every step. With 1, also how
+    near the nearest routing decision was to another."""

@@ -3,6 +3,7 @@
 Imported only after compat.prepare().
 """
 
+import math
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ class Router(TopKRouter):  # type: ignore[misc]
     def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         self.token_share = 1.0
+        self.watches_ties = False
+        self._margin = math.inf
         self._counts: torch.Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,6 +53,9 @@ class Router(TopKRouter):  # type: ignore[misc]
         """Attach this rank's share of the z loss; logits [tokens, num_experts]."""
         if not (self.training and torch.is_grad_enabled()):
             return logits
+        if self.watches_ties and self.topk < self.num_experts:
+            best = logits.detach().float().topk(self.topk + 1).values
+            self._margin = min(self._margin, float((best[:, -2] - best[:, -1]).min()))
         squares = torch.logsumexp(logits.float(), -1).square().sum()
         self._add(squares.detach(), self.num_experts + 1)
         if not self.config.moe_z_loss_coeff:
@@ -63,6 +69,11 @@ class Router(TopKRouter):  # type: ignore[misc]
         """Sums since the last call, float64 [num_experts + 2]: tokens per expert, balance, squared logsumexp."""
         sums, self._counts = self._sums(), None
         return sums
+
+    def take_margin(self) -> float:
+        """Smallest gap since the last call between the logits of the last chosen and the first unchosen expert."""
+        margin, self._margin = self._margin, math.inf
+        return margin
 
     def _sums(self) -> torch.Tensor:
         if self._counts is None:

@@ -3,6 +3,8 @@
 Imported only after compat.prepare().
 """
 
+import math
+
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
@@ -26,6 +28,9 @@ class Routers:
         self._has_aux = (model.experts.aux_loss_coef if given is None else given) > 0
         self._positions = run.train.global_batch_size * run.data.sequence_length
         self._num_microbatches = run.train.global_batch_size // run.train.micro_batch_size
+        self._watches_ties = run.tracking.expert_load_every == 1
+        for router in self._routers:
+            router.watches_ties = self._watches_ties
         self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
 
     def begin_step(self, samples: Samples) -> None:
@@ -43,9 +48,13 @@ class Routers:
         # Ranks of a stage have different tokens (data, and sequence parallel), stages have different layers.
         dist.all_reduce(sums)
         sums = sums.cpu()
+        margin = torch.tensor(min((router.take_margin() for router in self._routers), default=math.inf))
+        if self._watches_ties:
+            dist.all_reduce(margin, op=dist.ReduceOp.MIN)
         even = self._positions * self._num_active / self._num_experts
         return Routing(
             load=(sums[:, : self._num_experts] / even).numpy(),
             aux_loss=float(sums[:, self._num_experts].mean()) / self._num_microbatches if self._has_aux else None,
             z_loss=float(sums[:, self._num_experts + 1].mean()) / self._positions,
+            margin=float(margin) if self._watches_ties else None,
         )

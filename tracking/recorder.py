@@ -34,12 +34,16 @@ class Routing:
     """Load balancing loss without its coefficient, mean over layers; 1 is balance. None: its coefficient is 0."""
     z_loss: float
     """Squared logsumexp of the routers' logits, mean over layers and positions."""
+    margin: float | None = None
+    """Smallest gap of the step between the logits of the last expert chosen for a token and the first that was not: how
+    near the nearest decision was to another. None: not watched (tracking.expert_load_every is not 1)."""
 
     def scalars(self) -> dict[str, float]:
         """What is recorded every step: the losses, the fullest expert of all layers, how many got no token."""
         most, idle = float(self.load.max()), int((self.load == 0).sum())
         aux = {} if self.aux_loss is None else {"aux_loss": self.aux_loss}
-        return aux | {"z_loss": self.z_loss, "expert_load_max": most, "idle_experts": idle}
+        margin = {} if self.margin is None else {"routing_margin": self.margin}
+        return aux | margin | {"z_loss": self.z_loss, "expert_load_max": most, "idle_experts": idle}
 
 
 @dataclass(frozen=True, kw_only=True)

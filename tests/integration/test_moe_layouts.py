@@ -12,6 +12,7 @@ from .real_runs import MOE_LAYOUTS, QWEN2_MOE, WHOLE, curve, largest_difference,
 
 pytestmark = pytest.mark.ranks
 STEPS = 20
+NEAR_TIE = 2e-5  # of logits around 1 that differ by rounding of 1e-7 to 1e-6 between layouts
 FROM_ITS_STATE = range(1, STEPS + 1) if WHOLE else (7,)  # steps after which each layout takes one step of its own
 ROUTER = ["train.router.z_loss_coef=1.0e-3", "tracking.expert_load_every=1"]
 
@@ -43,16 +44,28 @@ def test_each_step_from_the_references_state(project: Path, one_rank: RunDir, la
 
 @pytest.mark.parametrize("layout", MOE_LAYOUTS if WHOLE else ["tp2_sp_ep2", "ep2_zero"])
 def test_free_run(project: Path, one_rank: RunDir, layout: str) -> None:
+    """Rounding may turn a routing decision that was all but a tie; from there on the runs are two."""
     run = train(project, f"free-{layout}", [f"train.steps={STEPS}", *ROUTER, *MOE_LAYOUTS[layout]])
-    expected = {step: values for step, values in curve(one_rank).items() if step <= STEPS}
-    difference = largest_difference(expected, curve(run))
-    print(f"{layout}: largest relative difference over {STEPS} steps {difference:.1e}")
+    pairs = list(zip(read_metrics(run), read_metrics(one_rank), strict=False))
+    assert len(pairs) == STEPS
+    turned = next((theirs for mine, theirs in pairs if mine["expert_load"] != theirs["expert_load"]), None)
+    last = STEPS if turned is None else turned["step"] - 1
+    expected, found = ({s: c[s] for s in range(1, last + 1)} for c in (curve(one_rank), curve(run)))
+    difference = largest_difference(expected, found)
+    print(f"{layout}: largest relative difference over {last} steps {difference:.1e}")
     assert difference <= 1e-3
-    for mine, theirs in zip(read_metrics(run), read_metrics(one_rank), strict=False):
+    if turned is not None:
+        print(
+            f"{layout}: at step {turned['step']} a decision was turned; the nearest was {turned['routing_margin']:.1e}"
+        )
+        assert turned["routing_margin"] <= NEAR_TIE
+        whole = {step: values for step, values in curve(one_rank).items() if step <= STEPS}
+        assert largest_difference(whole, curve(run)) <= 0.1
+    for mine, theirs in pairs[:last]:
         assert mine["aux_loss"] == pytest.approx(theirs["aux_loss"], rel=1e-3)
         assert mine["z_loss"] == pytest.approx(theirs["z_loss"], rel=1e-3)
-        assert np.abs(np.subtract(mine["expert_load"], theirs["expert_load"])).max() <= 0.02
         assert np.mean(mine["expert_load"]) == pytest.approx(1.0, abs=1e-4)  # written with four digits
+    assert np.median([theirs["routing_margin"] for _, theirs in pairs]) > NEAR_TIE, "a tie in every step proves nothing"
 
 
 def test_recompute_changes_nothing(project: Path, one_rank: RunDir) -> None:
