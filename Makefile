@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 install: $(INSTALLED)
 
-$(INSTALLED): pyproject.toml setup.cfg setup.py $(wildcard storage/*/*.c) scripts/install.sh $(filter-out requirements/benchmarks%,$(wildcard requirements/*))
+$(INSTALLED): pyproject.toml setup.cfg setup.py $(wildcard storage/*/*.[ch]) scripts/install.sh $(filter-out requirements/benchmarks%,$(wildcard requirements/*))
 	@VENV=$(VENV) scripts/install.sh
 	@touch $@
 

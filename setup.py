@@ -2,6 +2,7 @@
 
 from setuptools import Extension, setup
 
+HEADERS = ["storage/tokens/crc32c.h"]
 FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 PARTS = {
     "trainwright.storage.tokens._gather": "storage/tokens/gather.c",
@@ -10,7 +11,7 @@ PARTS = {
 
 setup(
     ext_modules=[
-        Extension(name, [source], extra_compile_args=FLAGS, py_limited_api=True, optional=True)
+        Extension(name, [source], extra_compile_args=FLAGS, depends=HEADERS, py_limited_api=True, optional=True)
         for name, source in PARTS.items()
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},

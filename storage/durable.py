@@ -1,4 +1,4 @@
-"""Making a file, or the names in a folder, survive a power cut."""
+"""Files that are whole or absent, and survive a power cut."""
 
 import os
 from pathlib import Path
@@ -11,3 +11,22 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, and rename it; the folder's names are the caller's to sync.
+
+    Raises OSError with the file's name if the disk refuses; then nothing is left.
+    """
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.rename(path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)
+        raise

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from ..durable import sync
+from ..durable import sync, write_durably
 from ..tokens.inventory import Inventory, read_inventory, take_inventory, write_inventory
 from ..tokens.shards import ShardSummary
-from ..tokens.store import TOKENIZER, Generation, StoreInfo, read_info, write_durably, write_info
+from ..tokens.store import TOKENIZER, Generation, StoreInfo, read_info, write_info
 from .layout import Layout
 from .plan import Plan
 from .site import shape_of, shard_summary

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..durable import sync
+from ..durable import sync, write_durably
 
 PLAN = "plan.json"
 
@@ -91,13 +91,9 @@ def publish(written: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file, durably, whole or not at all."""
-    place = beside(path)
-    with place.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    publish(place, path)
+    """Write a small file, durably, whole or not at all, and make its name so."""
+    write_durably(path, data)
+    sync(path.parent)
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

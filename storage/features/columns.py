@@ -1,6 +1,5 @@
 """One feature of many documents at a time: an array of values and which of them are known."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,17 +36,6 @@ def constant(value: Value) -> Column:
     kind = kind_of(value)
     texts = (str(value),) if kind == TEXT else ()
     return Column(kind, np.array([0 if kind == TEXT else value], DTYPES[kind]), np.ones(1, bool), texts)
-
-
-def column_of(kind: str, values: Sequence[Value | None]) -> Column:
-    """A column from values, None where there is none."""
-    known = np.array([value is not None for value in values], bool)
-    if kind != TEXT:
-        return Column(kind, np.array([0 if value is None else value for value in values], DTYPES[kind]), known)
-    texts = tuple(sorted({str(value) for value in values if value is not None}))
-    places = {text: place for place, text in enumerate(texts)}
-    codes = [0 if value is None else places[str(value)] for value in values]
-    return Column(kind, np.array(codes, np.int64), known, texts)
 
 
 def with_one_vocabulary(left: Column, right: Column) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import UserError
-from ..durable import sync
+from ..durable import sync, write_durably
 from ..tokens.inventory import take_inventory, write_inventory
 from ..tokens.reader import TokenStore, open_store
 from ..tokens.shards import ShardSummary, Tokens
-from ..tokens.store import TOKENIZER, StoreInfo, write_durably, write_info
+from ..tokens.store import TOKENIZER, StoreInfo, write_info
 from ..tokens.writer import DocumentWriter, ShardShape, write_shard
 from .copying import folder_beside
 from .identity import Ids, document_starts, store_ids

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad, UserError
-from ..durable import sync
+from ..durable import sync, write_durably
 
 FORMAT, VERSION = "trainwright selection", 1
 _RECORD, _WEIGHTS = "selection.json", "weights.npy"
@@ -52,16 +51,7 @@ class Selection:
 
     def write(self, path: Path) -> None:
         """Write the file beside its place and rename it. Raises OSError with its name if the disk refuses."""
-        beside = path.with_name(f".{path.name}.tmp")
-        try:
-            beside.write_bytes(self.to_bytes())
-            sync(beside)
-            os.rename(beside, path)
-        except BaseException as error:
-            beside.unlink(missing_ok=True)
-            if isinstance(error, OSError):
-                error.filename = str(path)
-            raise
+        write_durably(path, self.to_bytes())
         sync(path.parent)
 
 
@@ -86,7 +76,8 @@ def read_selection(path: Path) -> Selection:
         TypeError,
         AttributeError,
         EOFError,
-        NotImplementedError,
+        RuntimeError,  # zipfile's, for a flag that says "encrypted"; NotImplementedError is one too
+        OSError,
     ) as error:
         raise FoundBad(str(path), f"not a whole selection ({error})", _REMEDY) from None
     if not known:

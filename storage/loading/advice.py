@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..tokens.filesystem import Place, choose_how, sequential_mb_per_s
+from ..tokens.filesystem import Place, choose_how, is_local, sequential_mb_per_s
 from ..tokens.store import StoreInfo, read_info
 from .order import MAX_BLOCK
 
@@ -40,7 +40,7 @@ def _window(info: StoreInfo, place: Place, sequence_length: int) -> tuple[int | 
         window = max(MAX_BLOCK * 16, _DECODED_BYTES // sample_bytes // MAX_BLOCK * MAX_BLOCK)
         return window, "chunks are compressed: within a window each is decoded once and kept, 256 MiB in all"
     times = [each for each in (place.map_ms, place.plain_ms) if each is not None]
-    if place.is_local or not times or min(times) < _MANY_MS:
+    if is_local(place.filesystem) or not times or min(times) < _MANY_MS:
         return None, f"random reads are cheap here ({place.filesystem}): the whole store is shuffled"
     window = MAX_BLOCK * _BLOCKS_PER_WINDOW
     size = MAX_BLOCK * sample_bytes / 1e6

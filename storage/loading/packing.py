@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad, UserError
-from ..durable import sync
+from ..durable import sync, write_durably
 from ..tokens.index_array import IndexArray, check_size, write_index
 from ..tokens.reader import TokenStore, open_store
-from ..tokens.store import file_digest, write_durably
+from ..tokens.store import file_digest
 from .best_fit import Group, best_fit
 
 PACKING = "packing"
@@ -54,7 +54,7 @@ class PackingInfo:
 def pack_store(path: Path, sequence_length: int) -> PackingInfo:
     """Make the index of a store's newest generation for samples of `sequence_length` tokens; it is whole or absent.
 
-    Takes about 60 bytes of memory for a document. Raises UserError if it exists, FoundBad if the store is damaged.
+    All documents' lengths are in memory meanwhile. Raises UserError if it exists, FoundBad if the store is damaged.
     """
     if sequence_length < 2:
         raise UserError("--sequence-length", f"{sequence_length} is below 2", "give the tokens of a sample")

@@ -35,8 +35,6 @@ class BadSource(FoundBad):
 class TrainingData:
     """Samples in the data order. The same config gives the same sample at a position on every rank and layout."""
 
-    order_version = ORDER_VERSION
-
     def __init__(self, stores: list[TokenStore], data: DataConfig) -> None:
         """See open."""
         self._stores = stores

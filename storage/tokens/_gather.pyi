@@ -13,17 +13,9 @@ def gather(
     store: tuple[int, int, int, int, bool],
     first: int,
 ) -> tuple[int, int, int]: ...
-def announce(
-    bases: NDArray[Any],
-    checked: NDArray[Any],
-    numbers: NDArray[Any],
-    lengths: NDArray[Any] | None,
-    rows: NDArray[Any] | None,
-    out: NDArray[Any],
-    sizes: tuple[int, int, int],
-    store: tuple[int, int, int, int, bool],
-    first: int,
-) -> tuple[int, int, int]: ...
+
+announce = gather
+
 def map_file(descriptor: int, size: int) -> int: ...
 def unmap(address: int, size: int) -> None: ...
-def crc32c(data: bytes | NDArray[Any]) -> int: ...
+def crc32c(data: bytes, by_table: bool) -> int: ...

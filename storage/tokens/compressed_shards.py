@@ -35,24 +35,15 @@ class CompressedShards:
 
     def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """See ShardMap.fill."""
-        length, flat = self._info.chunk_tokens, out.reshape(-1)
+        flat = out.reshape(-1)
         self.will_need(wanted, out)
-        for start, place, size in wanted.each(out, self._info.tokens):
-            at, stop = start, start + size
-            while at < stop:
-                chunk, offset = divmod(at, length)
-                count = min(stop - at, length - offset)
-                to = place + at - start
-                flat[to : to + count] = self._wanted(chunk).result()[offset : offset + count]
-                at += count
+        for chunk, offset, to, count in wanted.by_chunk(out, self._info.tokens, self._info.chunk_tokens):
+            flat[to : to + count] = self._wanted(chunk).result()[offset : offset + count]
 
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Begin to decode what `fill` is soon called with, in ascending order, as far as there is room to keep it."""
-        length = self._info.chunk_tokens
-        chunks = set[int]()
-        for start, _, size in wanted.each(out, self._info.tokens):
-            chunks.update(range(start // length, (start + size - 1) // length + 1))
-        for chunk in sorted(chunks)[: self._max_decoded]:
+        parts = wanted.by_chunk(out, self._info.tokens, self._info.chunk_tokens)
+        for chunk in sorted({chunk for chunk, *_ in parts})[: self._max_decoded]:
             self._wanted(chunk)
 
     def close(self) -> None:

@@ -27,10 +27,6 @@ class Place:
     plain_ms: float | None = None
     """The same with a plain read."""
 
-    @property
-    def is_local(self) -> bool:
-        return is_local(self.filesystem)
-
 
 def is_local(filesystem: str) -> bool:
     """Whether a type of file system is one of this machine's own disks or its memory."""
@@ -60,10 +56,10 @@ def choose_how(path: Path) -> Place:
     info, filesystem = read_info(path), filesystem_of(path)
     if is_local(filesystem) or info.compression != "none" or not can_map():
         return Place(filesystem=filesystem, how="map" if can_map() else "plain")
-    return measure(path, info, filesystem)
+    return _measured(path, info, filesystem)
 
 
-def measure(path: Path, info: StoreInfo, filesystem: str) -> Place:
+def _measured(path: Path, info: StoreInfo, filesystem: str) -> Place:
     """Touch a few random chunks of different shards mapped, and others plainly."""
     draw = np.random.default_rng()
     chunks = draw.permutation(info.num_chunks)[: 2 * _PROBES] if info.num_chunks <= 1 << 20 else None

@@ -18,120 +18,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "crc32c.h"
+
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tokens are little endian; on this machine trainwright reads them with NumPy"
-#endif
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#define ONLY_WITH_SSE42 __attribute__((target("sse4.2")))
-#elif defined(__ARM_FEATURE_CRC32)
-#include <arm_acle.h>
 #endif
 
 enum { CRC_BYTES = 4 };
 /* What gather tells; storage/tokens/shard_map.py has the same numbers. */
 enum status { DONE = 0, NOT_MAPPED = 1, BAD_CRC = 2, UNREADABLE = 3 };
-
-/* ---- crc32c ------------------------------------------------------------------------------------------------------ */
-
-enum { POLYNOMIAL = 0x82F63B78u, LONG = 4096, SHORT = 256 };
-static uint32_t byte_table[8][256];
-static uint32_t long_shift[4][256], short_shift[4][256];
-
-/* The crc of a message followed by `length` zero bytes is a linear function of the message's crc: four tables. */
-static void make_shift(uint32_t table[4][256], size_t length) {
-    uint32_t column[32];
-    for (int bit = 0; bit < 32; bit++) {
-        uint32_t crc = 1u << bit;
-        for (size_t i = 0; i < length; i++)
-            crc = byte_table[0][crc & 0xFF] ^ (crc >> 8);
-        column[bit] = crc;
-    }
-    for (int byte = 0; byte < 4; byte++)
-        for (int value = 0; value < 256; value++) {
-            uint32_t sum = 0;
-            for (int bit = 0; bit < 8; bit++)
-                if (value >> bit & 1)
-                    sum ^= column[byte * 8 + bit];
-            table[byte][value] = sum;
-        }
-}
-
-static void make_tables(void) {
-    for (uint32_t value = 0; value < 256; value++) {
-        uint32_t crc = value;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc & 1 ? POLYNOMIAL ^ (crc >> 1) : crc >> 1;
-        byte_table[0][value] = crc;
-    }
-    for (int row = 1; row < 8; row++)
-        for (int value = 0; value < 256; value++)
-            byte_table[row][value] = byte_table[0][byte_table[row - 1][value] & 0xFF] ^ (byte_table[row - 1][value] >> 8);
-    make_shift(long_shift, LONG);
-    make_shift(short_shift, SHORT);
-}
-
-#if defined(__x86_64__) || defined(__ARM_FEATURE_CRC32)
-static uint32_t shifted(uint32_t table[4][256], uint32_t crc) {
-    return table[0][crc & 0xFF] ^ table[1][crc >> 8 & 0xFF] ^ table[2][crc >> 16 & 0xFF] ^ table[3][crc >> 24];
-}
-#endif
-
-static uint64_t word_at(const uint8_t *data) {
-    uint64_t word;
-    memcpy(&word, data, 8);
-    return word;
-}
-
-static uint32_t crc_by_table(uint32_t crc, const uint8_t *data, size_t size) {
-    for (; size >= 8; data += 8, size -= 8) {
-        uint64_t word = word_at(data) ^ crc;
-        crc = 0;
-        for (int byte = 0; byte < 8; byte++)
-            crc ^= byte_table[7 - byte][word >> (8 * byte) & 0xFF];
-    }
-    for (; size; data++, size--)
-        crc = byte_table[0][(crc ^ *data) & 0xFF] ^ (crc >> 8);
-    return crc;
-}
-
-/* The instruction takes three cycles and can start every cycle: three runs side by side, joined by the shifts. */
-#define CRC_WITH_INSTRUCTION(NAME, TARGET, STEP8, STEP1)                                                               \
-    TARGET static size_t NAME##_runs(uint32_t *crc, const uint8_t *data, size_t size, size_t run,                      \
-                                     uint32_t shift[4][256]) {                                                         \
-        size_t done = 0;                                                                                               \
-        for (; size - done >= 3 * run; done += 3 * run) {                                                              \
-            uint64_t a = *crc, b = 0, c = 0;                                                                           \
-            const uint8_t *at = data + done;                                                                           \
-            for (size_t i = 0; i < run; i += 8) {                                                                      \
-                a = STEP8(a, word_at(at + i));                                                                         \
-                b = STEP8(b, word_at(at + run + i));                                                                   \
-                c = STEP8(c, word_at(at + 2 * run + i));                                                               \
-            }                                                                                                          \
-            *crc = shifted(shift, shifted(shift, (uint32_t)a) ^ (uint32_t)b) ^ (uint32_t)c;                            \
-        }                                                                                                              \
-        return done;                                                                                                   \
-    }                                                                                                                  \
-    TARGET static uint32_t NAME(uint32_t crc, const uint8_t *data, size_t size) {                                      \
-        size_t done = NAME##_runs(&crc, data, size, LONG, long_shift);                                                 \
-        done += NAME##_runs(&crc, data + done, size - done, SHORT, short_shift);                                       \
-        for (; size - done >= 8; done += 8)                                                                            \
-            crc = (uint32_t)STEP8(crc, word_at(data + done));                                                          \
-        for (; done < size; done++)                                                                                    \
-            crc = STEP1(crc, data[done]);                                                                              \
-        return crc;                                                                                                    \
-    }
-
-#if defined(__x86_64__)
-CRC_WITH_INSTRUCTION(crc_by_instruction, ONLY_WITH_SSE42, _mm_crc32_u64, _mm_crc32_u8)
-#elif defined(__ARM_FEATURE_CRC32)
-CRC_WITH_INSTRUCTION(crc_by_instruction, , __crc32cd, __crc32cb)
-#endif
-
-static uint32_t (*update)(uint32_t, const uint8_t *, size_t) = crc_by_table;
-
-static uint32_t crc32c_of(const uint8_t *data, size_t size) { return ~update(~0u, data, size); }
 
 /* ---- pages that cannot be read ----------------------------------------------------------------------------------- */
 
@@ -396,25 +291,24 @@ static PyObject *unmap(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(crc_doc, "crc32c(data) -> int\n\nThe crc32c of a buffer.");
+PyDoc_STRVAR(crc_doc, "crc32c(data, by_table) -> int\n\nThe crc32c of bytes, by the tables or by what this processor has.");
 
-static PyObject *crc32c(PyObject *self, PyObject *data) {
+static PyObject *crc32c(PyObject *self, PyObject *args) {
     (void)self;
-    Py_buffer buffer;
-    if (PyObject_GetBuffer(data, &buffer, PyBUF_SIMPLE))
+    Py_buffer data;
+    int by_table;
+    if (!PyArg_ParseTuple(args, "y*p", &data, &by_table))
         return NULL;
-    uint32_t crc;
-    Py_BEGIN_ALLOW_THREADS
-    crc = crc32c_of(buffer.buf, (size_t)buffer.len);
-    Py_END_ALLOW_THREADS
-    PyBuffer_Release(&buffer);
+    const uint32_t crc = by_table ? ~crc_by_table(~0u, data.buf, (size_t)data.len)
+                                  : crc32c_of(data.buf, (size_t)data.len);
+    PyBuffer_Release(&data);
     return PyLong_FromUnsignedLong(crc);
 }
 
 static PyMethodDef methods[] = {
     {"gather", gather, METH_VARARGS, gather_doc},       {"map_file", map_file, METH_VARARGS, map_doc},
     {"unmap", unmap, METH_VARARGS, unmap_doc},          {"announce", announce, METH_VARARGS, announce_doc},
-    {"crc32c", crc32c, METH_O, crc_doc},                {NULL, NULL, 0, NULL},
+    {"crc32c", crc32c, METH_VARARGS, crc_doc},                {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {
@@ -423,12 +317,6 @@ static struct PyModuleDef module = {
 };
 
 PyMODINIT_FUNC PyInit__gather(void) {
-    make_tables();
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("sse4.2"))
-        update = crc_by_instruction;
-#elif defined(__ARM_FEATURE_CRC32)
-    update = crc_by_instruction;
-#endif
+    crc32c_prepare();
     return PyModule_Create(&module);
 }

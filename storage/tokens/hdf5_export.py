@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ...config.errors import UserError
-from ..building.inputs.hdf5 import CHUNK, DOCUMENTS, FORMAT, FORMAT_VERSION, SHA256, TOKENIZER, TOKENS
 from ..durable import sync
+from .hdf5_layout import CHUNK, DOCUMENTS, FORMAT, FORMAT_VERSION, SHA256, TOKENIZER, TOKENS
 from .reader import TokenStore, open_store
 from .shards import fill_value
 from .store import StoreInfo

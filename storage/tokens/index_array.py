@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
+from ..durable import write_durably
 from .shards import CRC_BYTES, REMEDY, crc32c, fill_value
-from .store import METADATA, write_durably, write_index_info
+from .store import METADATA, write_index_info
 
 INDEX_CHUNK = 1 << 20
 _VALUE_BYTES = 8

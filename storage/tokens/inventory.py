@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ...config.errors import FoundBad
+from ..durable import write_durably
 from .shards import REMEDY, ShardSummary
-from .store import INVENTORY, StoreInfo, file_digest, write_durably
+from .store import INVENTORY, StoreInfo, file_digest
 
 
 @dataclass(frozen=True)

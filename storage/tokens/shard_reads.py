@@ -30,16 +30,10 @@ class ShardReads:
 
     def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """See ShardMap.fill."""
-        length, flat = self._info.chunk_tokens, out.reshape(-1)
+        flat = out.reshape(-1)
         with self._lock:
-            for start, place, size in wanted.each(out, self._info.tokens):
-                at, stop = start, start + size
-                while at < stop:
-                    chunk, offset = divmod(at, length)
-                    count = min(stop - at, length - offset)
-                    to = place + at - start
-                    flat[to : to + count] = self._tokens(chunk, offset, count)
-                    at += count
+            for chunk, offset, to, count in wanted.by_chunk(out, self._info.tokens, self._info.chunk_tokens):
+                flat[to : to + count] = self._tokens(chunk, offset, count)
 
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Ask the system to read in the background what `fill` is soon called with, in ascending order."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...config.errors import FoundBad, UserError
+from ..durable import write_durably
 from .shards import REMEDY, fill_value
 
 FORMAT_VERSION = 2
@@ -113,16 +113,6 @@ def write_index_info(folder: Path, length: int, chunk: int) -> None:
     """zarr.json of an index array: uint64 [length], `chunk` values in a file."""
     record = _array(length, "uint64", chunk, [_bytes_codec(), {"name": "crc32c"}])
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, and rename it."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.rename(path)
 
 
 def read_info(store: Path) -> StoreInfo:

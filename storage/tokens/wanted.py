@@ -33,3 +33,13 @@ class Wanted(NamedTuple):
         if count and (places.min() < 0 or (places + lengths).max() > out.size):
             raise ValueError("a sample is not within the output")
         return zip(starts.tolist(), places.tolist(), lengths.tolist(), strict=True)
+
+    def by_chunk(self, out: NDArray[Any], num_tokens: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """What `each` gives, cut at chunks of `length` tokens: chunk, first token in it, place in `out`, and count."""
+        for start, place, size in self.each(out, num_tokens):
+            at, stop = start, start + size
+            while at < stop:
+                chunk, offset = divmod(at, length)
+                count = min(stop - at, length - offset)
+                yield chunk, offset, place + at - start, count
+                at += count

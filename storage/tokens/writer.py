@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..durable import write_durably
 from .shards import ShardSummary, ShardWriter, Tokens, crc32c, encode_chunk, fill_value, summarise
-from .store import DOCUMENTS, METADATA, write_durably, write_index_info
+from .store import DOCUMENTS, METADATA, write_index_info
 
 DOCUMENT_CHUNK = 1 << 20
 

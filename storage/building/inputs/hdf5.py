@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ....config.errors import UserError
+from ...tokens.hdf5_layout import CHUNK, DOCUMENTS, FORMAT, FORMAT_VERSION, SHA256, TOKENIZER, TOKENS
 from ...tokens.tokenizer import StoreTokenizer, take_tokenizer
 from .base import (
     FieldFiles,
@@ -27,10 +28,6 @@ from .base import (
     text_of,
 )
 
-FORMAT, FORMAT_VERSION = "trainwright tokens", 1
-TOKENS, DOCUMENTS, TOKENIZER, SHA256 = "tokens", "documents", "tokenizer", "sha256"
-CHUNK = 1 << 17
-"""Tokens, or offsets, of one chunk with its checksum."""
 _STRINGS = 256
 # What h5py raises where libhdf5 meets bytes that make no sense.
 _DAMAGED = (OSError, RuntimeError, KeyError, ValueError, TypeError)

@@ -4,17 +4,17 @@ import ast
 import math
 import operator
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from trainwright.config.errors import UserError
-from trainwright.storage.features.columns import Column, column_of
+from trainwright.storage.features.columns import DTYPES, Column
 from trainwright.storage.features.evaluation import evaluate
 from trainwright.storage.features.expression import parse
-from trainwright.storage.features.values import Value
+from trainwright.storage.features.values import TEXT, Value
 
 KINDS = {"quality": "number", "stars": "integer", "language": "text", "licence": "text", "checked": "boolean"}
 _VALUES: Mapping[str, tuple[Value | None, ...]] = {
@@ -39,6 +39,17 @@ _ARITHMETIC: dict[type[ast.AST], Callable[[float, float], float]] = {
     ast.Div: operator.truediv,
 }
 Row = Mapping[str, Value | None]
+
+
+def column_of(kind: str, values: Sequence[Value | None]) -> Column:
+    """A column from values, None where there is none."""
+    known = np.array([value is not None for value in values], bool)
+    if kind != TEXT:
+        return Column(kind, np.array([0 if value is None else value for value in values], DTYPES[kind]), known)
+    texts = tuple(sorted({str(value) for value in values if value is not None}))
+    places = {text: place for place, text in enumerate(texts)}
+    codes = [0 if value is None else places[str(value)] for value in values]
+    return Column(kind, np.array(codes, np.int64), known, texts)
 
 
 def columns_of(rows: list[Row]) -> dict[str, Column]:

@@ -103,4 +103,5 @@ def test_what_else_the_trainer_asks_for(make_store: Make) -> None:
     data = TrainingData.open(config(path))
     assert data.tokenizer_folder == path / "tokenizer"
     assert data.tokenizer_fingerprint == open_store(path).info.tokenizer_fingerprint
-    assert (data.order_version, data.end_of_document) == (1, 0)
+    assert data.end_of_document == 0
+    assert data.order_record == {"version": 1, "seed": 1234, "window": None, "packing": []}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from trainwright.storage.tokens import filesystem
-from trainwright.storage.tokens.filesystem import choose_how, filesystem_of
+from trainwright.storage.tokens.filesystem import choose_how, filesystem_of, is_local
 from trainwright.storage.tokens.reader import TokenStore
 
 Make = Callable[..., Path]
@@ -36,7 +36,7 @@ def test_the_longest_mount_point_counts(tmp_path: Path) -> None:
 def test_a_local_disk_is_mapped_without_measuring(make_store: Make) -> None:
     place = choose_how(make_store())
     assert (place.how, place.map_ms, place.plain_ms) == ("map", None, None)
-    assert place.is_local
+    assert is_local(place.filesystem)
 
 
 @pytest.mark.parametrize(("slow", "expected"), [("map", "plain"), ("plain", "map")])
@@ -55,5 +55,5 @@ def test_a_shared_one_is_measured(make_store: Make, monkeypatch: pytest.MonkeyPa
     assert place.how == expected
     assert place.map_ms is not None
     assert place.plain_ms is not None
-    assert not place.is_local
+    assert not is_local(place.filesystem)
     assert choose_how(make_store("zstd.zarr", compression="zstd")).map_ms is None  # there is one way only

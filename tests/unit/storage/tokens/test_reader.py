@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import google_crc32c
 import numpy as np
 import pytest
 
 from trainwright.config.errors import FoundBad, UserError
+from trainwright.storage.tokens import _gather
 from trainwright.storage.tokens.inventory import take_inventory, write_inventory
 from trainwright.storage.tokens.reader import How, TokenStore, open_store
 from trainwright.storage.tokens.store import write_info
@@ -234,3 +236,10 @@ def test_what_is_no_store_is_the_users_mistake(tmp_path: Path, text: str | None)
         open_store(tmp_path)
     assert not isinstance(caught.value, FoundBad)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_both_ways_of_the_compiled_crc32c(rng: random.Random) -> None:
+    """The tables serve processors without the instruction; both against another implementation."""
+    for size in [*range(70), 255, 256, 767, 768, 769, 12287, 12288, 32768, 100_001]:
+        data = rng.randbytes(size)
+        assert _gather.crc32c(data, True) == _gather.crc32c(data, False) == google_crc32c.value(data), size
