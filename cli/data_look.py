@@ -117,7 +117,8 @@ def _order(arguments: argparse.Namespace) -> int:
     origins = data.explain(arguments.explain, arguments.count)
     lines = []
     for origin in origins:
-        lines.append(f"position {origin.position}: {origin.store}, sample {origin.sample}")
+        place = f"stage {origin.stage}, {origin.source}, epoch {origin.epoch}"
+        lines.append(f"position {origin.position}: {place}, sample {origin.sample} of {origin.store}")
         for part in origin.documents:
             where = f"document {part.document}, its tokens {part.first} to {part.last} (at {part.start:,})"
             lines.append(f"  {where}: {part.text!r}")

@@ -1,11 +1,13 @@
 """`trainwright plan RUN.yaml [key=value...]`: what would be submitted."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
+    from ..launchers.data_plan import Share
     from ..launchers.plan import Plan
 
 
@@ -28,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..launchers.plan import plan_run
 
     plan = plan_run(load_run(Path(arguments.run_file), arguments.overrides))
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     emit(arguments, asdict(plan), plan_text(plan))
     return 0
 
@@ -44,6 +48,8 @@ def plan_text(plan: "Plan") -> str:
         "memory      unknown: try a few steps (train.steps=5) before a long run",
         f"tokens      {plan.tokens_per_step:,} per step x {plan.steps:,} steps = {plan.tokens:,}",
         "",
+        *_data_lines(plan.data),
+        "",
         f"{'rank':>6} {'node':>5} {'tensor':>7} {'data':>5} {'pipeline':>9}  layers{'  experts' if sparse else ''}",
     ]
     for place in plan.ranks:
@@ -53,3 +59,20 @@ def plan_text(plan: "Plan") -> str:
         lines.append(f"{numbers}  {layers:<6}{experts}".rstrip())
     lines += ["", plan.script.rstrip() if plan.script else "no script: the ranks are processes of this machine"]
     return "\n".join(lines)
+
+
+def _data_lines(shares: "list[Share]") -> list[str]:
+    """What is read, a line for each stage and store that has a share, and one for each store in all stages."""
+    lines = [f"{'stage':>6} {'share':>7} {'samples':>13} {'tokens':>19} {'epochs':>8}  store"]
+    rows = [(str(share.stage), f"{share.share:.2%}", [share]) for share in shares if share.samples]
+    if len({stage for stage, _, _ in rows}) > 1:
+        total = max(1, sum(share.samples for share in shares))
+        for store in dict.fromkeys(share.store for share in shares):
+            mine = [share for share in shares if share.store == store]
+            rows.append(("all", f"{sum(share.samples for share in mine) / total:.2%}", mine))
+    for stage, part, mine in rows:
+        known = [share.epochs for share in mine if share.epochs is not None]
+        epochs = f"{sum(known):.2f}" if known else "unknown"
+        samples, tokens = sum(share.samples for share in mine), sum(share.tokens for share in mine)
+        lines.append(f"{stage:>6} {part:>7} {samples:>13,} {tokens:>19,} {epochs:>8}  {mine[0].source}")
+    return lines

@@ -1,8 +1,9 @@
 """The `data` section: which token stores are read, and in what order."""
 
-from typing import Literal
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from .base import Section
 
@@ -14,8 +15,31 @@ class Source(Section):
     """Folder of a token store, relative to the run file."""
     generation: int | None = Field(default=None, ge=1)
     """Generation of the store (`data append` makes the next); the newest, if not given, when the run is submitted."""
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """What `data.stages` and reports call this store; its folder's name without `.zarr`, if not given."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the samples that come from this store, relative to the other weights."""
+
+    @property
+    def label(self) -> str:
+        """Its name, given or not."""
+        return self.name or PurePath(self.store).name.removesuffix(".zarr") or self.store
+
+
+class Stage(Section):
+    """A part of the training in which the stores have shares of their own."""
+
+    until_tokens: int | None = Field(default=None, ge=1)
+    """Tokens of the whole run, counted from its start, at which the next stage begins: data.sequence_length for each
+    sample, padding too; rounded up to whole samples. The last stage has none: it has no end."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Share of each store, by its name, relative to the others; a store that is not named has none. Those of
+    `data.train`, if not given."""
+
+    @field_validator("until_tokens", mode="before")
+    @classmethod
+    def _whole(cls, tokens: Any) -> Any:
+        return int(tokens) if isinstance(tokens, float) and tokens.is_integer() else tokens  # 2e12
 
 
 class DataConfig(Section):
@@ -23,6 +47,8 @@ class DataConfig(Section):
 
     train: list[Source] = Field(min_length=1)
     """Token stores to train on, with their weights."""
+    stages: list[Stage] = Field(default=[], max_length=100)
+    """Weights that change with the tokens read so far; if there are none, those of `data.train` hold throughout."""
     sequence_length: int = Field(ge=2)
     """Length of a sample in tokens."""
     seed: int = Field(default=1234, ge=0, lt=2**63)
@@ -51,3 +77,54 @@ class DataConfig(Section):
         if len(set(names)) != len(names):
             raise ValueError("a store is named twice; give it once, with the sum of the weights")
         return sources
+
+    @property
+    def stage_firsts(self) -> list[int]:
+        """First sample of each stage: where the one before ends, rounded up; [0] without stages."""
+        ends = [-(-(stage.until_tokens or 0) // self.sequence_length) for stage in self.stages[:-1]]
+        return [0, *ends]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "DataConfig":
+        names = [source.label for source in self.train]
+        for number, source in enumerate(self.train):
+            if names.index(source.label) < number and (self.stages or source.name):
+                raise ValueError(f"train.{number}.name: {source.label!r} is another store's name too")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_follow(self) -> "DataConfig":
+        firsts = self.stage_firsts
+        for number, stage in enumerate(self.stages):
+            field, last = f"stages.{number}.until_tokens", number == len(self.stages) - 1
+            if last and stage.until_tokens is not None:
+                raise ValueError(f"{field}: {stage.until_tokens}, but the last stage has no end")
+            if not last and stage.until_tokens is None:
+                raise ValueError(f"{field}: is missing, but another stage follows")
+            if not last and firsts[number + 1] <= firsts[number]:
+                raise ValueError(f"{field}: {stage.until_tokens} leaves no sample to this stage")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "DataConfig":
+        labels = [source.label for source in self.train]
+        for number, stage in enumerate(self.stages):
+            field = f"stages.{number}.weights"
+            for name in stage.weights or ():
+                if name not in labels:
+                    raise ValueError(f"{field}: {name!r} is no store of data.train ({', '.join(labels)})")
+            if stage.weights is not None and not any(stage.weights.values()):
+                raise ValueError(f"{field}: {stage.weights} gives no store a share")
+        return self
+
+    @model_validator(mode="after")
+    def _all_is_used(self) -> "DataConfig":
+        given = [stage.weights for stage in self.stages if stage.weights is not None]
+        if not given or len(given) < len(self.stages):
+            return self
+        for number, source in enumerate(self.train):
+            if source.weight != 1:
+                raise ValueError(f"train.{number}.weight: {source.weight}, but every stage has weights of its own")
+            if not any(weights.get(source.label) for weights in given):
+                raise ValueError(f"train.{number}.store: no stage gives {source.label!r} a share")
+        return self

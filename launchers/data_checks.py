@@ -1,11 +1,15 @@
 """What is checked of a run's token stores before it is submitted; no token is read for it."""
 
+import contextlib
 import sys
 from pathlib import Path
 
-from ..config.errors import UserError
+from ..config.errors import FoundBad, UserError
 from ..config.model import ModelShape
 from ..config.run import RunConfig
+from ..config.rundir import RunDir
+from ..storage.checkpoints.checkpoint import committed_steps, open_checkpoint
+from ..storage.loading.stages import Stages, require_same_past
 from ..storage.loading.training_data import TrainingData
 from ..storage.tokens.tokenizer import take_tokenizer
 
@@ -28,3 +32,20 @@ def check_data(run: RunConfig, data: TrainingData, model: ModelShape) -> None:
         if run.data.quality == "stop":
             raise UserError(where, problem, "build it with the right tokenizer, or set data.quality=warn")
         print(f"warning: {where}: {problem}", file=sys.stderr)
+
+
+def check_stages(old: RunConfig, new: RunConfig, run_dir: RunDir) -> None:
+    """UserError if data.stages would change the samples before the newest checkpoint; a later change is said."""
+    before, now = Stages.of(old.data).record(), Stages.of(new.data).record()
+    change = require_same_past(before, now, _position(run_dir), new.data.sequence_length)
+    if change is not None:
+        tokens = change * new.data.sequence_length
+        print(f"data.stages: other samples from position {change:,} ({tokens:,} tokens) on", file=sys.stderr)
+
+
+def _position(run_dir: RunDir) -> int:
+    """Samples read up to the newest checkpoint whose manifest is sound; the ranks look at the rest of it."""
+    for step in reversed(committed_steps(run_dir)):
+        with contextlib.suppress(FoundBad):
+            return open_checkpoint(run_dir.checkpoint(step)).manifest.position
+    return 0

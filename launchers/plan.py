@@ -1,4 +1,4 @@
-"""What would be submitted: layout, ranks, sizes and the rendered script. Nothing is written."""
+"""What would be submitted: layout, ranks, sizes, data and the rendered script. Nothing is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from ..config.layout import Layout, layout_of
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from .data_plan import Share, shares_of, warnings_of
 from .job import render_script
 from .submission import training_task
 
@@ -43,6 +44,10 @@ class Plan:
     tokens_per_step: int
     steps: int
     tokens: int
+    data: list[Share]
+    """What each stage reads of each store."""
+    warnings: list[str]
+    """What is allowed, but rarely meant."""
     script: str | None
     """The batch script; None where this machine runs the ranks itself."""
 
@@ -52,6 +57,7 @@ def plan_run(run: RunConfig) -> Plan:
     model = read_model(Path(run.model))
     layout = layout_of(run, model)
     run_dir = RunDir(Path(run.runs) / run.name)
+    shares = shares_of(run)
     tokens_per_step = run.train.global_batch_size * run.data.sequence_length
     return Plan(
         name=run.name,
@@ -64,6 +70,8 @@ def plan_run(run: RunConfig) -> Plan:
         tokens_per_step=tokens_per_step,
         steps=run.train.steps,
         tokens=tokens_per_step * run.train.steps,
+        data=shares,
+        warnings=warnings_of(shares, run.data),
         script=render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None,
     )
 

@@ -19,7 +19,7 @@ from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.loading.training_data import TrainingData
 from ..storage.tokens.tokenizer import take_tokenizer
 from ..tracking.ledger import LedgerWriter
-from .data_checks import check_data
+from .data_checks import check_data, check_stages
 from .job import SubmittedTask, TaskSpec, submit_task
 from .processes import end_group
 from .rank import run_attempt
@@ -34,12 +34,13 @@ MAY_CHANGE = (
     "train.steps",
     "train.recompute",
     "train.micro_batch_size",
+    "data.stages",
     "data.read",
     "data.on_bad_chunk",
     "data.quality",
     "data.max_unknown",
 )
-"""What another attempt may change; the rest decides what is computed."""
+"""What another attempt may change; the rest decides what is computed. Of data.stages only what is still to come."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ def continue_run(run_dir: RunDir, overrides: Sequence[str]) -> Submitted:
         raise UserError(str(run_dir.path), f"is {now.state}", f"wait for it, or `trainwright cancel {run_dir.path}`")
     _, data = check_run(run.model_copy(update={"model": str(run_dir.model_config)}))
     run = _with_start(run, read_model(run_dir.model_config), data, run_dir)
+    check_stages(old, run, run_dir)
     before = run_dir.run_yaml.read_text(encoding="utf-8")
     attempt = run_dir.next_attempt()
     try:

@@ -13,6 +13,7 @@ from ..storage.checkpoints.checkpoint import Checkpoint, committed_steps, find_c
 from ..storage.checkpoints.checkpoint_writer import set_aside
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.checkpoints.tensor_source import InitialWeights, TensorSource
+from ..storage.loading.stages import require_same_past
 from ..storage.loading.training_data import TrainingData
 from .ranks import Rank, all_agree, from_rank_zero
 
@@ -22,7 +23,7 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, data: Trainin
 
     A corrupt newest checkpoint of this run is renamed, with a message, and the one before is used. Another run's
     checkpoint (checkpoint.resume_from) is never touched: a corrupt one is a FoundBad. Raises UserError if a checkpoint
-    does not fit model and tokenizer, or a store was packed anew since this run's.
+    does not fit model and tokenizer, a store was packed anew since this run's, or data.stages changed before it.
     """
     fingerprint = data.tokenizer_fingerprint
     while True:
@@ -35,9 +36,7 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, data: Trainin
         if all_agree(problem is None):
             checkpoint = open_checkpoint(folder)
             require_fit(checkpoint, run, model, fingerprint)
-            if checkpoint.manifest.order.get("packing", []) != data.order_record["packing"]:
-                changed = f"a store was packed anew since step {step} of this run, so its samples are others"
-                raise UserError("data.packing", changed, "restore the index, or start a new run from this checkpoint")
+            _check_order(checkpoint, run, data, me)
             return checkpoint
         if me.rank == 0:
             aside = set_aside(folder)
@@ -51,6 +50,18 @@ def find_start(run: RunConfig, run_dir: RunDir, model: ModelShape, data: Trainin
     require_fit(checkpoint, run, model, fingerprint)
     checkpoint.check_files(me.rank, me.world_size)
     return checkpoint
+
+
+def _check_order(checkpoint: Checkpoint, run: RunConfig, data: TrainingData, me: Rank) -> None:
+    """Raises UserError unless the samples up to this run's checkpoint are those that it was trained on."""
+    manifest, now = checkpoint.manifest, data.order_record
+    if manifest.order.get("packing", []) != now["packing"]:
+        changed = f"a store was packed anew since step {manifest.step} of this run, so its samples are others"
+        raise UserError("data.packing", changed, "restore the index, or start a new run from this checkpoint")
+    before = manifest.order.get("stages", now["stages"])  # older versions had no stages, and recorded none
+    change = require_same_past(before, now["stages"], manifest.position, run.data.sequence_length)
+    if change is not None and me.rank == 0:
+        print(f"data.stages: others than the checkpoint's from position {change} on", file=sys.stderr, flush=True)
 
 
 def first_weights(run: RunConfig, model: ModelShape) -> TensorSource:

@@ -84,6 +84,8 @@ def _kind(field: Schema) -> str:
         return ", ".join(_kind(kind) for kind in field["prefixItems"])
     if "const" in field or "enum" in field:
         return " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    if "additionalProperties" in field:
+        return f"names, each with a {_kind(field['additionalProperties'])}"
     words = [_WORDS[field["type"]]]
     words += [f"{sign} {_number(field[key])}" for key, sign in _BOUNDS.items() if key in field]
     if "pattern" in field:

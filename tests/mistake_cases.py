@@ -119,6 +119,37 @@ OVERRIDES = [
     override("train.schedule.min_lr", "9", "above optimizer.lr"),
     override("train.schedule.min_lr", "1", "optimizer.lr"),
     override("data.train.3.store", "x", "0 to 0"),
+    Mistake("plan run.yaml 'data.stages=[{until_tokens: 320}]'", ("data.stages.0.until_tokens: 320", "has no end")),
+    Mistake("plan run.yaml 'data.stages=[{},{}]'", ("data.stages.0.until_tokens: is missing", "follows")),
+    Mistake(
+        "plan run.yaml 'data.stages=[{until_tokens: 64},{until_tokens: 40},{}]'",
+        ("data.stages.1.until_tokens: 40", "no sample"),
+    ),
+    Mistake("plan run.yaml 'data.stages=[{until_tokens: 4.5},{}]'", ("data.stages.0.until_tokens: 4.5", "integer")),
+    Mistake("plan run.yaml 'data.stages=[{weights: {stor: 1}}]'", ("stages.0.weights: 'stor'", "(store)")),
+    Mistake("plan run.yaml 'data.stages=[{weights: {store: 0}}]'", ("stages.0.weights: {'store': 0.0}", "no store")),
+    Mistake("plan run.yaml 'data.stages=[{weights: {store: -1}}]'", ("data.stages.0.weights.store: -1", "equal to 0")),
+    Mistake("plan run.yaml 'data.stages=[{weight: {store: 1}}]'", ("data.stages.0.weight: unknown", "weights?")),
+    Mistake(
+        "plan run.yaml 'data.stages=[{weights: {store: 1}}]' data.train.0.weight=2",
+        ("data.train.0.weight: 2.0", "weights of its own"),
+    ),
+    Mistake(
+        "plan run.yaml 'data.train=[{store: a},{store: b}]' 'data.stages=[{weights: {a: 1}}]'",
+        ("data.train.1.store: no stage gives 'b' a share",),
+    ),
+    Mistake(
+        "plan run.yaml 'data.train=[{store: a},{store: b, name: a}]'", ("data.train.1.name: 'a'", "another store's")
+    ),
+    Mistake(
+        "plan run.yaml 'data.train=[{store: x/a.zarr},{store: y/a}]' 'data.stages=[{}]'",
+        ("data.train.1.name: 'a'", "another store's"),
+    ),
+    Mistake(
+        "plan run.yaml 'data.train=[{store: a},{store: b}]' 'data.stages=[{weights: {a: 1, b: 1e-9}}]'",
+        ("data.stages.0.weights.b", "less than 1 in 65536"),
+    ),
+    override("data.train.0.name", "'a b'", "'a b'", "pattern"),
     override("cluster.profile", "loacl", "'loacl'", "use local or dev"),
     override("cluster.time_limit", "soon", "'soon'"),
     override("tracking.wandb.mode", "cloud", "'offline', 'online' or 'disabled'"),

@@ -13,11 +13,11 @@ from ...config.errors import UserError
 MAX_PERIOD = 1 << 16
 
 
-def quotas_of(weights: Sequence[float]) -> list[int]:
+def quotas_of(weights: Sequence[float], fields: Sequence[str] = ()) -> list[int]:
     """Smallest integers in the ratio of the weights as written in decimal, e.g. [0.7, 0.3] -> [7, 3].
 
     If they would sum to more than MAX_PERIOD they are rounded (largest remainder) to that sum.
-    Raises UserError for a weight that is not positive, or too small a share to be kept.
+    Raises UserError for a weight that is not positive, or too small a share to be kept; `fields` are their names.
     """
     if not weights or any(not math.isfinite(weight) or weight <= 0 for weight in weights):
         raise UserError("data.train", f"weights {list(weights)}", "give positive numbers")
@@ -26,10 +26,12 @@ def quotas_of(weights: Sequence[float]) -> list[int]:
     whole = [int(share * scale) for share in exact]
     divisor = math.gcd(*whole)
     quotas = [count // divisor for count in whole]
-    return quotas if sum(quotas) <= MAX_PERIOD else _rounded(weights, quotas)
+    if sum(quotas) <= MAX_PERIOD:
+        return quotas
+    return _rounded(weights, quotas, fields or [f"data.train.{index}.weight" for index in range(len(weights))])
 
 
-def _rounded(weights: Sequence[float], quotas: list[int]) -> list[int]:
+def _rounded(weights: Sequence[float], quotas: list[int], fields: Sequence[str]) -> list[int]:
     total = sum(quotas)
     floors = [count * MAX_PERIOD // total for count in quotas]
     by_remainder = sorted(range(len(quotas)), key=lambda index: (-(quotas[index] * MAX_PERIOD % total), index))
@@ -38,7 +40,7 @@ def _rounded(weights: Sequence[float], quotas: list[int]) -> list[int]:
     if 0 in floors:
         index = floors.index(0)
         raise UserError(
-            f"data.train.{index}.weight",
+            fields[index],
             f"{weights[index]} is less than 1 in {MAX_PERIOD} of all weights",
             "raise it, or drop the store",
         )
@@ -52,8 +54,9 @@ class Mixture:
     """
 
     def __init__(self, quotas: Sequence[int]) -> None:
-        if not quotas or min(quotas) < 1:
-            raise ValueError(f"quotas {list(quotas)} must all be at least 1")
+        """A quota may be 0, but not all. Raises ValueError for others."""
+        if not quotas or min(quotas) < 0 or not any(quotas):
+            raise ValueError(f"quotas {list(quotas)} must not be below 0, nor all be 0")
         self.quotas = np.array(quotas, np.int64)
         self.period = int(self.quotas.sum())
         self._source = _deal(list(quotas))
@@ -68,6 +71,12 @@ class Mixture:
         source = self._source[place]
         return source, turn * self.quotas[source] + self._rank[place]
 
+    def counts(self, num_positions: int) -> NDArray[np.int64]:
+        """How many of the first `num_positions` positions each source has, int64 [sources]."""
+        turns, rest = divmod(num_positions, self.period)
+        counts: NDArray[np.int64] = turns * self.quotas + np.bincount(self._source[:rest], minlength=len(self.quotas))
+        return counts
+
 
 def _deal(quotas: list[int]) -> NDArray[np.int64]:
     """Source at each place of one period.
@@ -76,7 +85,7 @@ def _deal(quotas: list[int]) -> NDArray[np.int64]:
     whose place closes first goes next. Such a schedule always exists, and keeps every prefix within 1 of ideal.
     """
     period = sum(quotas)
-    opening = [(0, source, 0) for source in range(len(quotas))]
+    opening = [(0, source, 0) for source, quota in enumerate(quotas) if quota]
     heapq.heapify(opening)
     allowed: list[tuple[int, int, int]] = []
     dealt = np.empty(period, np.int64)

@@ -26,10 +26,22 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """A sample: its position in the order, its store, its number there, and its documents in their order."""
+class Place:
+    """Where a sample stands: its position in the order, and what the order says of it."""
 
     position: int
+    stage: int
+    """Of data.stages, from 0; 0 without stages."""
+    source: str
+    """Name of its store in the run file."""
+    epoch: int
+    """How many times the whole store was read before, from 0."""
+
+
+@dataclass(frozen=True)
+class Origin(Place):
+    """A sample: its place, its store, its number there, and its documents in their order."""
+
     store: str
     sample: int
     documents: tuple[Part, ...]
@@ -39,11 +51,11 @@ class Origin:
         return asdict(self)
 
 
-def origin_of(store: TokenStore, position: int, sample: int, ranges: Iterable[tuple[int, int]]) -> Origin:
+def origin_of(store: TokenStore, place: Place, sample: int, ranges: Iterable[tuple[int, int]]) -> Origin:
     """Look up the documents of a sample's tokens, given as ranges. Raises FoundBad if the store is damaged."""
     tokenizer = open_tokenizer(store.path)
     parts = [part for start, stop in ranges for part in _parts(store, tokenizer, start, stop)]
-    return Origin(position, str(store.path), sample, tuple(parts))
+    return Origin(**vars(place), store=str(store.path), sample=sample, documents=tuple(parts))
 
 
 def _parts(store: TokenStore, tokenizer: StoreTokenizer, start: int, stop: int) -> Iterator[Part]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,11 @@ from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
 from ..tokens.shards import BadChunk
 from ..tokens.store import read_info
 from ..tokens.verify import check_presence
-from .mixture import Mixture, quotas_of
 from .order import MAX_BLOCK, ORDER_VERSION, Order
-from .origins import Origin, origin_of
+from .origins import Origin, Place, origin_of
 from .repairs import Repair, Replacer
 from .samples import Batch, Numbers, PackedSamples, Samples, SplitSamples
+from .stages import Stages
 
 _SPARE_CHUNKS = 64
 
@@ -43,10 +44,16 @@ class TrainingData:
         counts = [samples.num_samples for samples in self._samples]
         self._orders = [Order(count, data.seed, data.window) for count in counts]
         packings = [samples.digest for samples in self._samples if isinstance(samples, PackedSamples)]
-        self.order_record = {"version": ORDER_VERSION, "seed": data.seed, "window": data.window, "packing": packings}
+        self._stages, self._labels = Stages.of(data), [source.label for source in data.train]
+        self.order_record: dict[str, Any] = {
+            "version": ORDER_VERSION,
+            "seed": data.seed,
+            "window": data.window,
+            "packing": packings,
+            "stages": self._stages.record(),
+        }
         """All that the order depends on beside the stores, for a checkpoint's manifest."""
         self._seed, self._replacers = data.seed, dict[int, Replacer]()
-        self._mixture = Mixture(quotas_of([source.weight for source in data.train]))
         self.num_samples: int = sum(counts)
         """Samples of all stores together."""
 
@@ -145,20 +152,23 @@ class TrainingData:
 
     def explain(self, position: int, count: int) -> list[Origin]:
         """Where the samples at these positions come from."""
+        positions = np.arange(position, position + count, dtype=np.int64)
+        places, stages = self._stages.locate(positions)[1].tolist(), self._stages.stages_of(positions).tolist()
         origins = []
         for source, numbers, rows, _ in self._located(position, count):
             store, samples = self._stores[source], self._samples[source]
             for number, row in zip(numbers.tolist(), rows.tolist(), strict=True):
                 _, starts, stops = samples.extents(np.array([number]))
                 ranges = zip(starts.tolist(), stops.tolist(), strict=True)
-                origins.append(origin_of(store, position + row, number, ranges))
+                place = Place(position + row, stages[row], self._labels[source], places[row] // samples.num_samples)
+                origins.append(origin_of(store, place, number, ranges))
         return sorted(origins, key=lambda origin: origin.position)
 
     def _located(self, position: int, count: int) -> Iterator[tuple[int, Numbers, Numbers, int]]:
         """Each source that has some of the samples, their numbers there, the rows they go to, and how many of them
         are read in place of others."""
         positions = np.arange(position, position + count, dtype=np.int64)
-        sources, places = self._mixture.locate(positions)
+        sources, places = self._stages.locate(positions)
         for source in np.unique(sources).tolist():
             rows = np.flatnonzero(sources == source)
             numbers, replaced = self._orders[source].samples(places[rows]), 0

@@ -130,17 +130,25 @@ def test_a_ranks_user_error_is_one_line_and_exit_2(trainable: Path) -> None:
     assert 93 in verdicts
 
 
-def test_another_attempt_goes_on_with_the_snapshot(trainable: Path) -> None:
+def test_another_attempt_goes_on_with_the_snapshot(trainable: Path, capfd: pytest.CaptureFixture[str]) -> None:
     first = submit_run(load_run(trainable), source=trainable)
     assert wait_for_end(first.run_dir, lambda _: None).state == "finished"
     rank_file = first.run_dir.code / "trainwright" / "launchers" / "rank.py"
     rank_file.write_text(rank_file.read_text() + '\nprint("this is the snapshot", flush=True)\n')
-    second = continue_run(first.run_dir, ["train.steps=6", "parallelism.tensor=2"])
+    with pytest.raises(UserError, match=r"^data\.stages: change what 512 tokens of this run were read by, from 480 on"):
+        continue_run(first.run_dir, ["data.stages=[{until_tokens: 480}, {}]"])
+    capfd.readouterr()
+    second = continue_run(
+        first.run_dir, ["train.steps=6", "parallelism.tensor=2", "data.stages=[{until_tokens: 640}, {}]"]
+    )
+    assert "data.stages: other samples from position 20 (640 tokens) on\n" in capfd.readouterr().err
     assert second.attempt == 2
     now = wait_for_end(first.run_dir, lambda _: None)
     assert (now.state, now.attempt, now.step, now.steps) == ("finished", 2, 6, 6)
     assert "this is the snapshot" in first.run_dir.rank_log(2, 0).read_text()
     assert "this is the snapshot" not in first.run_dir.rank_log(1, 0).read_text()
+    with pytest.raises(UserError, match=r"^data\.stages: change what 768 tokens of this run were read by, from 640 on"):
+        continue_run(first.run_dir, ["data.stages=[]"])
     with pytest.raises(UserError, match=r"^data\.seed: 7, but the run was started with 1234; start a new run"):
         continue_run(first.run_dir, ["data.seed=7"])
     assert first.run_dir.attempts() == [1, 2]

@@ -8,6 +8,9 @@ import pytest
 from trainwright.cli.main import main
 from trainwright.config.loading import load_run
 from trainwright.launchers.plan import plan_run
+from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.building.sources import Selection
+from trainwright.storage.tokens.store import read_info
 
 _TWO_NODES = ["cluster.profile=dev", "cluster.nodes=2", "parallelism.tensor=2", "parallelism.pipeline=2"]
 
@@ -35,3 +38,38 @@ def test_the_command_prints_it(run_file: Path, capsys: pytest.CaptureFixture[str
     shown = json.loads(capsys.readouterr().out)
     assert shown["script"] is None
     assert len(shown["ranks"]) == 1
+
+
+_STORES = "data.train=[{store: web.zarr, name: w, weight: 3}, {store: code.zarr}]"
+_STAGES = "data.stages=[{until_tokens: 256}, {until_tokens: 1e4, weights: {code: 1}}, {until_tokens: 1e6}, {}]"
+
+
+def test_what_each_stage_reads_of_each_store(run_file: Path) -> None:
+    """400 steps of 4 samples of 32 tokens; web.zarr is here, code.zarr is only named."""
+    text = run_file.parent / "text.txt"
+    text.write_text("\n".join(str(number) for number in range(3000)))
+    build_store([text], run_file.parent / "web.zarr", BuildOptions(vocab_size=300, selection=Selection()), print)
+    size = (read_info(run_file.parent / "web.zarr").tokens - 1) // 32
+    plan = plan_run(load_run(run_file, [_STORES, _STAGES, "train.steps=400"]))
+    found = [(share.stage, share.source, share.samples, share.tokens) for share in plan.data]
+    assert found[:4] == [(0, "w", 6, 192), (0, "code", 2, 64), (1, "w", 0, 0), (1, "code", 305, 9760)]
+    assert [(share.samples, share.share) for share in plan.data[4:]] == [
+        (966, 966 / 1287),
+        (321, 321 / 1287),
+        (0, 0),
+        (0, 0),
+    ]
+    assert [share.epochs for share in plan.data if share.source == "w"] == [6 / size, 0, 966 / size, 0]
+    assert {share.epochs for share in plan.data if share.source == "code"} == {None}
+    assert plan.warnings[-1] == "data.stages.3: begins at 1,000,000 tokens, after the run's last step"
+    many = plan_run(load_run(run_file, [_STORES, _STAGES, f"train.steps={2 * size}"])).warnings[0]
+    assert many.startswith("data.train.0.store: w is read ")
+    assert 4 < float(many.split()[4]) < 8
+
+
+def test_the_command_prints_the_data(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(run_file), _STORES, _STAGES, "train.steps=400"]) == 0
+    shown = capsys.readouterr()
+    assert "     1 100.00%           305               9,760  unknown  code\n" in shown.out
+    assert "   all  60.75%           972              31,104  unknown  w\n" in shown.out
+    assert shown.err == "warning: data.stages.3: begins at 1,000,000 tokens, after the run's last step\n"

@@ -65,7 +65,8 @@ def test_advice_and_origins(store: Path, tmp_path: Path) -> None:
     lengths = [sum(part["last"] - part["first"] + 1 for part in sample["documents"]) for sample in samples]
     assert lengths == [65, 65]
     text = order(tmp_path / "run.yaml", "--explain", 7)
-    assert text.startswith(f"position 7: {store}, sample {samples[0]['sample']}\n")
+    name = store.name.removesuffix(".zarr")
+    assert text.startswith(f"position 7: stage 0, {name}, epoch 0, sample {samples[0]['sample']} of {store}\n")
     assert f"document {samples[0]['documents'][0]['document']}, its tokens " in text
 
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,12 +68,18 @@ def test_where_a_sample_comes_from(make_store: Make, rng: random.Random) -> None
         assert origin.documents[0].text
 
 
-def test_ranks_and_batch_sizes_may_change_at_any_step(make_store: Make, tmp_path: Path, rng: random.Random) -> None:
+STAGES = [{"until_tokens": 16 * 77}, {"until_tokens": 16 * 100, "weights": {"second": 1}}, {"weights": {"first": 1}}]
+
+
+@pytest.mark.parametrize("stages", [[], STAGES], ids=["one mixture", "stages"])
+def test_ranks_and_batch_sizes_may_change_at_any_step(
+    make_store: Make, tmp_path: Path, rng: random.Random, stages: list[dict[str, Any]]
+) -> None:
     """100 random schedules of ranks and batch sizes: the same samples, each once, whoever reads them."""
     first = make_store("first.zarr")
     second = make_store("second.zarr", source=tmp_path / "text" / "part1", tokenizer=first / "tokenizer")
     sources = [{"store": str(first), "weight": 0.7}, {"store": str(second), "weight": 0.3}]
-    settings = DataConfig.model_validate({"train": sources, "sequence_length": 16, "window": 50})
+    settings = DataConfig.model_validate({"train": sources, "sequence_length": 16, "window": 50, "stages": stages})
     total = 240
     expected = TrainingData.open(settings).batch(0, total).tokens
     data = TrainingData.open(settings)

@@ -7,6 +7,7 @@ import pytest
 
 from trainwright.config.errors import UserError
 from trainwright.storage.loading.mixture import MAX_PERIOD, Mixture, quotas_of
+from trainwright.storage.loading.order import Order
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,18 @@ def test_any_position_is_looked_up_alone() -> None:
 
 def test_the_published_pattern() -> None:
     assert Mixture([7, 3]).locate(np.arange(10))[0].tolist() == [0, 0, 1, 0, 0, 1, 0, 0, 0, 1]
+
+
+def test_the_recorded_samples_of_a_mixture() -> None:
+    """Source and sample at the first positions of stores of 1000 and 100 samples, as they have always been."""
+    expected = [(0, 442), (0, 8), (1, 44), (0, 28), (0, 291), (1, 34), (0, 939), (0, 227), (0, 48), (1, 21)]
+    orders = [Order(1000, 1234), Order(100, 1234)]
+    sources, places = Mixture([7, 3]).locate(np.arange(10))
+    found = [int(orders[source].samples(places[[row]])[0]) for row, source in enumerate(sources)]
+    assert list(zip(sources.tolist(), found, strict=True)) == expected
+
+
+@pytest.mark.parametrize("quotas", [[], [0, 0], [3, -1]])
+def test_impossible_quotas_are_refused(quotas: list[int]) -> None:
+    with pytest.raises(ValueError, match="must not be below 0"):
+        Mixture(quotas)

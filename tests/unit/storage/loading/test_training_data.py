@@ -104,4 +104,10 @@ def test_what_else_the_trainer_asks_for(make_store: Make) -> None:
     assert data.tokenizer_folder == path / "tokenizer"
     assert data.tokenizer_fingerprint == open_store(path).info.tokenizer_fingerprint
     assert data.end_of_document == 0
-    assert data.order_record == {"version": 1, "seed": 1234, "window": None, "packing": []}
+    assert data.order_record == {
+        "version": 1,
+        "seed": 1234,
+        "window": None,
+        "packing": [],
+        "stages": [{"first": 0, "quotas": [1]}],
+    }
