@@ -6,6 +6,7 @@ HEADERS = ["storage/tokens/crc32c.h"]
 FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 PARTS = {
     "trainwright.storage.tokens._gather": "storage/tokens/gather.c",
+    "trainwright.storage.tokens._frame": "storage/tokens/frame.c",
     "trainwright.storage.loading._order": "storage/loading/order.c",
 }
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainwright.storage.tokens.writer import ShardShape, write_shard
+from trainwright.storage.tokens.framing import ShardShape
+from trainwright.storage.tokens.writer import write_shard
 
 from .corpus import Corpus, open_corpus
 from .report import Row, rates

@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 from ...config.errors import FoundBad, UserError
+from ..tokens.framing import ShardShape
 from ..tokens.shards import ShardSummary
 from ..tokens.store import dtype_for, file_digest
 from ..tokens.tokenizer import take_tokenizer
-from ..tokens.writer import ShardShape, write_shard
+from ..tokens.writer import write_shard
 from .encoding import TextEncoder, encode_part
 from .layout import Layout, read_layout, shard_blocks
 from .part_files import PartDamaged

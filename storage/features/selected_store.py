@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from ...config.errors import UserError
 from ..durable import sync, write_durably
+from ..tokens.framing import ShardShape
 from ..tokens.inventory import take_inventory, write_inventory
 from ..tokens.reader import TokenStore, open_store
 from ..tokens.shards import ShardSummary, Tokens
 from ..tokens.store import TOKENIZER, StoreInfo, write_info
-from ..tokens.writer import DocumentWriter, ShardShape, write_shard
+from ..tokens.writer import DocumentWriter, write_shard
 from .copying import folder_beside
 from .identity import Ids, document_starts, store_ids
 from .selection import Selection, Weights

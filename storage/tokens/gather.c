@@ -291,24 +291,10 @@ static PyObject *unmap(PyObject *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(crc_doc, "crc32c(data, by_table) -> int\n\nThe crc32c of bytes, by the tables or by what this processor has.");
-
-static PyObject *crc32c(PyObject *self, PyObject *args) {
-    (void)self;
-    Py_buffer data;
-    int by_table;
-    if (!PyArg_ParseTuple(args, "y*p", &data, &by_table))
-        return NULL;
-    const uint32_t crc = by_table ? ~crc_by_table(~0u, data.buf, (size_t)data.len)
-                                  : crc32c_of(data.buf, (size_t)data.len);
-    PyBuffer_Release(&data);
-    return PyLong_FromUnsignedLong(crc);
-}
-
 static PyMethodDef methods[] = {
     {"gather", gather, METH_VARARGS, gather_doc},       {"map_file", map_file, METH_VARARGS, map_doc},
     {"unmap", unmap, METH_VARARGS, unmap_doc},          {"announce", announce, METH_VARARGS, announce_doc},
-    {"crc32c", crc32c, METH_VARARGS, crc_doc},                {NULL, NULL, 0, NULL},
+    {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {

@@ -5,7 +5,6 @@ little-endian uint64 (all ones where a chunk is absent), and a crc32c over these
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,49 +84,12 @@ def summarise(counts: NDArray[np.int64]) -> dict[str, Any]:
     `sketch` has the counts of ids i by i modulo 64: enough to see whether two texts are of one kind.
     """
     seen = np.flatnonzero(counts)
-    top = sorted(seen.tolist(), key=lambda token: (-int(counts[token]), token))[:TOP_TOKENS]
+    top = seen[np.argsort(-counts[seen], kind="stable")[:TOP_TOKENS]]  # of equal counts the lower id first
     return {
         "distinct": len(seen),
         "min": int(seen[0]),
         "max": int(seen[-1]),
-        "top": [[token, int(counts[token])] for token in top],
+        "top": [[token, int(counts[token])] for token in top.tolist()],
         "sketch": np.bincount(seen % SKETCH_BUCKETS, counts[seen], SKETCH_BUCKETS).astype(np.int64).tolist(),
         "sha256": hashlib.sha256(counts.astype("<u8").tobytes()).hexdigest(),
     }
-
-
-class ShardWriter:
-    """Writes one shard file beside its place and renames it there; the only writer of that file."""
-
-    def __init__(self, path: Path, num_chunks: int) -> None:
-        self.path = path
-        self._beside = path.with_name(f".{path.name}.tmp")
-        self._file = self._beside.open("wb")
-        self._index = np.full((num_chunks, 2), ABSENT, "<u8")
-        self._next = self._offset = 0
-        self._digest = hashlib.sha256()
-
-    def append(self, chunk: bytes) -> None:
-        """Add the next encoded inner chunk."""
-        self._index[self._next] = self._offset, len(chunk)
-        self._write(chunk)
-        self._next += 1
-
-    def publish(self) -> tuple[int, str]:
-        """Write the index, make it durable, rename it into place; size in bytes and SHA-256."""
-        index = self._index.tobytes()
-        self._write(index + crc32c(index))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._beside.rename(self.path)
-        return self._offset, self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Close the file without publishing it."""
-        self._file.close()
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-        self._offset += len(data)

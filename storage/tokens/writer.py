@@ -1,29 +1,18 @@
 """Writes the arrays of a token store in bounded memory: one shard at a time, and the index of documents."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..durable import write_durably
-from .shards import ShardSummary, ShardWriter, Tokens, crc32c, encode_chunk, fill_value, summarise
+from .framing import Framing, ShardShape
+from .shard_writer import ShardWriter
+from .shards import ShardSummary, Tokens, crc32c, fill_value, summarise
 from .store import DOCUMENTS, METADATA, write_index_info
 
 DOCUMENT_CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class ShardShape:
-    """What all shards of a store share."""
-
-    dtype: str
-    vocab_size: int
-    chunk_tokens: int
-    shard_tokens: int
-    compression: str
 
 
 def write_shard(folder: Path, number: int, shape: ShardShape, blocks: Iterable[Tokens]) -> ShardSummary:
@@ -32,32 +21,14 @@ def write_shard(folder: Path, number: int, shape: ShardShape, blocks: Iterable[T
     Blocks (1-D, the store's dtype) have any length; all together at most shard_tokens, and at least one.
     """
     file = f"c/{number}"
-    writer = ShardWriter(folder / file, shape.shard_tokens // shape.chunk_tokens)
-    counts = np.zeros(shape.vocab_size, np.int64)
-    tokens = 0
+    writer, framing = ShardWriter(folder / file, shape.shard_tokens // shape.chunk_tokens), Framing(shape)
     try:
-        for chunk in _chunks(blocks, shape):
-            writer.append(encode_chunk(chunk, shape.chunk_tokens, shape.compression))
-            counts += np.bincount(chunk, minlength=len(counts))
-            tokens += len(chunk)
+        for data, sizes in framing.pieces(blocks):
+            writer.append(data, sizes)
         size, digest = writer.publish()
     finally:
         writer.close()
-    return ShardSummary(file, tokens, size, digest, summarise(counts))
-
-
-def _chunks(blocks: Iterable[Tokens], shape: ShardShape) -> Iterable[NDArray[Any]]:
-    """The blocks' tokens in pieces of chunk_tokens; the last may be shorter."""
-    length = shape.chunk_tokens
-    rest: NDArray[Any] = np.empty(0, shape.dtype)
-    for block in blocks:
-        tokens = np.concatenate([rest, block]) if len(rest) else block
-        whole = len(tokens) // length * length
-        for start in range(0, whole, length):
-            yield tokens[start : start + length]
-        rest = tokens[whole:]
-    if len(rest):
-        yield rest
+    return ShardSummary(file, int(framing.counts.sum()), size, digest, summarise(framing.counts))
 
 
 class DocumentWriter:

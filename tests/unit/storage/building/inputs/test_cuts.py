@@ -66,8 +66,9 @@ def test_token_ids(kind: str, tmp_path: Path, rng: random.Random, cut_at: Cut) -
     tokenizer = build(tmp_path / "words.zarr", tmp_path / "words.txt", vocab_size=270) / "tokenizer"
     documents = [
         [[rng.randrange(1, 265) for _ in range(rng.choice([0, 1, 9]))] for _ in range(rng.randrange(3))]
-        for _ in range(300)  # some 2,000 bytes, so that a cut at 100 makes parts whatever the seed
+        for _ in range(60)
     ]
+    documents += [[[*range(1, 10)]]] * 40  # at least 720 bytes, so that a cut at 100 makes parts whatever the seed
     source = write_pair(tmp_path / "pair", documents)
     whole = build(tmp_path / "whole.zarr", source, tokenizer=tokenizer)
     if kind == "hdf5":
