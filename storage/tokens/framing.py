@@ -12,9 +12,9 @@ from .shards import CRC_BYTES, Bytes, Tokens, encode_chunk
 _PIECE_BYTES = 4 << 20
 _BUFFERS = 4  # one is being filled, one is being written, one waits for it; and one to spare
 
-Piece = tuple[Bytes | bytes, list[int]]
+Piece = tuple[memoryview, list[int]]
 """Encoded inner chunks one after another, and the size of each in bytes."""
-Frame = Callable[[Tokens, int, int, Bytes, NDArray[np.int64]], bool]
+Frame = Callable[[NDArray[Any], int, int, Bytes, NDArray[np.int64]], bool]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Framing:
                 raise self._outside(chunk)
             self.counts += np.bincount(chunk, minlength=len(self.counts))
             data = encode_chunk(chunk, length, self._shape.compression)
-            yield data, [len(data)]
+            yield memoryview(data), [len(data)]
 
     def _framed(self, whole: Iterable[Tokens], frame: Frame) -> Iterator[Piece]:
         length, itemsize = self._shape.chunk_tokens, np.dtype(self._shape.dtype).itemsize
@@ -66,7 +66,7 @@ class Framing:
         for tokens in whole:
             if len(tokens) % length:  # the last
                 if used:
-                    yield buffers[turn][: used * stride], [stride] * used
+                    yield buffers[turn][: used * stride].data, [stride] * used
                 yield from self._encoded(tokens)
                 return
             while len(tokens):
@@ -75,10 +75,10 @@ class Framing:
                     raise self._outside(now)
                 used += len(now) // length
                 if used == room:
-                    yield buffers[turn], [stride] * used
+                    yield buffers[turn].data, [stride] * used
                     turn, used = (turn + 1) % _BUFFERS, 0
         if used:
-            yield buffers[turn][: used * stride], [stride] * used
+            yield buffers[turn][: used * stride].data, [stride] * used
 
     def _outside(self, tokens: Tokens) -> ValueError:
         return ValueError(f"token id {int(tokens.max())} in a vocabulary of {self._shape.vocab_size}")
@@ -96,7 +96,7 @@ def _frame_function() -> Frame | None:
 def _whole_chunks(blocks: Iterable[Tokens], shape: ShardShape) -> Iterator[Tokens]:
     """The blocks' tokens in arrays of whole chunks; a last one is shorter than a chunk, if tokens are left."""
     length = shape.chunk_tokens
-    begun: NDArray[Any] = np.empty(length, shape.dtype)
+    begun: Tokens = np.empty(length, shape.dtype)
     filled = 0
     for block in blocks:
         if filled:

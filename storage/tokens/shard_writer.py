@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .shards import ABSENT, Bytes, crc32c
+from .shards import ABSENT, crc32c
 
 try:
     from ._frame import start_writing
@@ -36,7 +36,7 @@ class ShardWriter:
         self._next = self._offset = 0
         self._digest = hashlib.sha256()
 
-    def append(self, data: Bytes | bytes, sizes: list[int]) -> None:
+    def append(self, data: memoryview, sizes: list[int]) -> None:
         """Add encoded inner chunks of these sizes in bytes; `data` stays as it is until two more appends are done.
 
         Raises OSError of an earlier piece too.
@@ -50,7 +50,7 @@ class ShardWriter:
     def publish(self) -> tuple[int, str]:
         """Write the index, make it durable, rename it into place; size in bytes and SHA-256."""
         index = self._index.tobytes()
-        self._hand_over(index + crc32c(index))
+        self._hand_over(memoryview(index + crc32c(index)))
         while self._waiting:
             self._waiting.pop(0).result()
         os.fsync(self._file.fileno())
@@ -63,14 +63,14 @@ class ShardWriter:
         self._thread.shutdown(cancel_futures=True)
         self._file.close()
 
-    def _hand_over(self, data: Bytes | bytes) -> None:
+    def _hand_over(self, data: memoryview) -> None:
         while len(self._waiting) > 1:
             self._waiting.pop(0).result()
         self._waiting.append(self._thread.submit(self._write, data, self._offset))
         self._offset += len(data)
 
-    def _write(self, data: Bytes | bytes, offset: int) -> None:
-        left = memoryview(data)
+    def _write(self, data: memoryview, offset: int) -> None:
+        left = data
         while left:
             left = left[self._file.write(left) :]
         start_writing(self._file.fileno(), offset, len(data))

@@ -1,0 +1,10 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def frame(
+    tokens: NDArray[Any], itemsize: int, chunk_tokens: int, out: NDArray[np.uint8], counts: NDArray[np.int64]
+) -> bool: ...
+def start_writing(descriptor: int, offset: int, size: int) -> None: ...
+def crc32c(data: bytes, way: int) -> int | None: ...
