@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix gpu-check bench-storage lint docs slurm clean
+.PHONY: install quickstart test test-matrix test-order gpu-check bench-storage lint docs slurm clean
 
 install: $(INSTALLED)
 
@@ -37,6 +37,10 @@ MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layout
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.
 test-matrix: install
 	WHOLE_MATRIX=1 $(BIN)/pytest -n 2 -rP --timeout 7200 $(or $(ARGS),$(MATRIX))
+
+# Every test of the data order, of which `make test` runs a part; writes benchmarks/results/order.txt.
+test-order: install
+	@PYTHONPATH=typings $(BIN)/python -m benchmarks.order $(ARGS)
 
 # What only a GPU can show, with the packages that GPU_PYTHON has: nothing is installed, no network is needed.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)

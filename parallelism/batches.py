@@ -15,11 +15,16 @@ Allocate = Callable[[tuple[int, int]], NDArray[np.int64]]
 """Makes the int64 array of a shape that a batch's tokens are gathered into, such as pinned memory."""
 
 
+def in_memory(shape: tuple[int, int]) -> NDArray[np.int64]:
+    """An int64 array like any other."""
+    return np.empty(shape, np.int64)
+
+
 class BatchReader:
     """Reads one data parallel rank's part of each global batch. The only state is the global position."""
 
     def __init__(
-        self, run: RunConfig, data: TrainingData, data_rank: int, data_size: int, allocate: Allocate = np.empty
+        self, run: RunConfig, data: TrainingData, data_rank: int, data_size: int, allocate: Allocate = in_memory
     ) -> None:
         self._data, self._mask_documents, self._allocate = data, run.data.document_mask, allocate
         self._count = run.train.global_batch_size // data_size
