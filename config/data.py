@@ -3,7 +3,7 @@
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .base import Section
 
@@ -69,6 +69,8 @@ class DataConfig(Section):
     """Largest share of a shard's tokens that may be the tokenizer's unknown token."""
     document_mask: bool = False
     """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
+    reset_positions: bool = False
+    """Count positions anew from 0 in each document, or the part of one that a sample has; needs document_mask."""
 
     @field_validator("train")
     @classmethod
@@ -77,6 +79,13 @@ class DataConfig(Section):
         if len(set(names)) != len(names):
             raise ValueError("a store is named twice; give it once, with the sum of the weights")
         return sources
+
+    @field_validator("reset_positions")
+    @classmethod
+    def _apart_if_reset(cls, reset: bool, info: ValidationInfo) -> bool:
+        if reset and not info.data.get("document_mask"):
+            raise ValueError("needs data.document_mask: true, since positions would repeat among tokens that attend")
+        return reset
 
     @property
     def stage_firsts(self) -> list[int]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..config.run import RunConfig
 from ..storage.loading.ahead import Ahead
+from ..storage.loading.offsets import DocumentOffsets
 from ..storage.loading.training_data import TrainingData
 from .engine import Samples
 
@@ -55,5 +56,4 @@ class BatchReader:
             return Samples(tokens=batch.tokens, counted=counted, documents=None)
         # The first token of a document is not predicted from the document before it.
         counted &= ~batch.starts[:, 1:]
-        documents = np.cumsum(batch.starts[:, :-1], axis=1, dtype=np.int32)
-        return Samples(tokens=batch.tokens, counted=counted, documents=documents)
+        return Samples(tokens=batch.tokens, counted=counted, documents=DocumentOffsets.of(batch.starts[:, :-1]))

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ..storage.checkpoints.tensor_source import TensorSource
+from ..storage.loading.offsets import DocumentOffsets
 from ..tracking.recorder import Routing
 
 
@@ -16,13 +17,13 @@ class Samples:
     """Some sequences of the global batch.
 
     tokens: int64 [num_sequences, sequence_length + 1]. counted: bool [num_sequences, sequence_length], whether the
-    prediction of tokens[:, 1:] counts in the loss. documents: int32 like tokens[:, :-1], number of the document within
-    its sequence, or None if attention crosses documents.
+    prediction of tokens[:, 1:] counts in the loss. documents: where they begin in tokens[:, :-1], or None if attention
+    crosses documents.
     """
 
     tokens: npt.NDArray[np.int64]
     counted: npt.NDArray[np.bool_]
-    documents: npt.NDArray[np.int32] | None
+    documents: DocumentOffsets | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
+from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
@@ -21,6 +22,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch.nn.functional import scaled_dot_product_attention
 
+from .documents import Documents, attend
 from .experts import Experts, Router
 
 
@@ -45,23 +47,42 @@ class RMSNorm(torch.nn.RMSNorm):
 class CoreAttention(torch.nn.Module):
     """Causal attention by torch's scaled_dot_product_attention: fused, no [s, s] matrix kept.
 
-    query [s, b, heads, head_dim], key and value [s, b, kv_heads, head_dim] -> [s, b, heads * head_dim]. A mask
-    [b, 1, s, s] (True where attention is forbidden) replaces plain causal attention.
+    query [s, b, heads, head_dim], key and value [s, b, kv_heads, head_dim] -> [s, b, heads * head_dim]. With
+    packed_seq_params (Packed) attention stays inside documents; a mask is never given.
     """
 
     def __init__(self, *_: Any, **__: Any) -> None:
         super().__init__()
 
     def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: torch.Tensor | None, **_: Any
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        *,
+        packed_seq_params: "Packed | None" = None,
+        **_: Any,
     ) -> torch.Tensor:
         """See the class."""
+        assert attention_mask is None
+        if packed_seq_params is not None:
+            return attend(query, key, value, packed_seq_params.documents)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
-        allowed = None if attention_mask is None else attention_mask.logical_not()
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, is_causal=allowed is None, enable_gqa=q.shape[1] != k.shape[1]
-        )
+        out = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
         return out.permute(2, 0, 1, 3).flatten(2)
+
+
+class Packed(PackedSeqParams):  # type: ignore[misc]
+    """How megatron-core carries the documents of a micro batch to the attention of every layer.
+
+    Its own packed form (`thd`, one row of tokens) needs Transformer Engine; here samples stay rows (`sbhd`).
+    """
+
+    def __init__(self, documents: Documents, length: int) -> None:
+        """Documents of samples of `length` tokens."""
+        super().__init__(qkv_format="sbhd", max_seqlen_q=length, max_seqlen_kv=length)
+        self.documents = documents
 
 
 def block_spec(config: TransformerConfig, sparse: Sequence[bool]) -> TransformerBlockSubmodules:

@@ -23,7 +23,9 @@ from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ..storage.checkpoints.tensor_source import TensorSource
+from .documents import Documents
 from .engine import Samples, StepResult
+from .layers import Packed
 from .megatron_experts import Routers
 from .megatron_model import build_model, initialize_groups, transformer_config
 from .megatron_state import MegatronState
@@ -41,7 +43,9 @@ class MegatronEngine:
         initialize_groups(layout)
         tensor_parallel.model_parallel_cuda_manual_seed(run.train.seed % 2**31)
         config = transformer_config(run, model, layout)
-        chunk: torch.nn.Module = build_model(config, model, layout, self._place)
+        chunk: torch.nn.Module = build_model(
+            config, model, layout, self._place, reset_positions=run.data.reset_positions
+        )
         chunk.to(self._device)
         self._gpt = chunk
         if run.train.precision == "bf16":
@@ -143,18 +147,27 @@ class MegatronEngine:
         for start in range(0, len(samples.tokens), size):
             rows = slice(start, start + size)
             tokens = torch.from_numpy(samples.tokens[rows]).to(self._device, non_blocking=True)
-            documents = None if samples.documents is None else torch.from_numpy(samples.documents[rows])
             yield {
                 "ids": tokens[:, :-1].contiguous(),
                 "labels": tokens[:, 1:].contiguous(),
                 "counted": torch.from_numpy(samples.counted[rows]).to(self._device),
-                "mask": None if documents is None else _document_mask(documents.to(self._device)),
+                "documents": self._documents(samples, start, start + size),
             }
+
+    def _documents(self, samples: Samples, first: int, stop: int) -> Documents | None:
+        if samples.documents is None:
+            return None
+        return Documents(samples.documents.cumulative(first, stop), self._device)
 
     def _forward_step(self, batches: Iterator[_Batch], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         """One micro batch through this stage; the loss function runs on the last stage only."""
         batch = next(batches)
-        output = chunk(batch["ids"], self._positions(batch["ids"]), batch["mask"])
+        ids, documents = batch["ids"], batch["documents"]
+        if self._run.data.reset_positions:
+            rotary: Any = self._gpt.rotary_pos_emb
+            rotary.positions = documents.positions(ids.shape)
+        packed = None if documents is None else Packed(documents, ids.shape[1])
+        output = chunk(ids, self._positions(ids), None, packed_seq_params=packed)
         return output, lambda logits: self._loss(logits, batch)
 
     def _loss(self, logits: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
@@ -196,11 +209,3 @@ def _optimizer_config(run: RunConfig) -> OptimizerConfig:
         params_dtype=torch.bfloat16 if run.train.precision == "bf16" else torch.float32,
         use_distributed_optimizer=run.parallelism.zero == 1,
     )
-
-
-def _document_mask(documents: torch.Tensor) -> torch.Tensor:
-    """bool [b, 1, s, s], True where attention is forbidden: the future, and other documents."""
-    length = documents.shape[1]
-    future = torch.ones(length, length, dtype=torch.bool, device=documents.device).triu(1)
-    other = documents[:, :, None] != documents[:, None, :]
-    return (future | other).unsqueeze(1)

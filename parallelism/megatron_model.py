@@ -17,6 +17,7 @@ from ..config.model import ModelShape, RopeScaling
 from ..config.run import RunConfig
 from ..storage.checkpoints.tensor_names import Part, padded_vocab_size
 from .layers import block_spec
+from .rotary import RestartingRotary
 
 _OUTSIDE_LAYERS = {
     "embedding.word_embeddings.weight": "embedding",
@@ -120,8 +121,13 @@ def _leave(weight: torch.Tensor) -> torch.Tensor:
     return weight
 
 
-def build_model(config: TransformerConfig, model: ModelShape, layout: Layout, place: Coordinates) -> GPTModel:
-    """The layers of this rank's pipeline stage, with embedding and output layer where they belong."""
+def build_model(
+    config: TransformerConfig, model: ModelShape, layout: Layout, place: Coordinates, *, reset_positions: bool
+) -> GPTModel:
+    """The layers of this rank's pipeline stage, with embedding and output layer where they belong.
+
+    With `reset_positions` its rotary_pos_emb is a RestartingRotary.
+    """
     gpt = GPTModel(
         config,
         block_spec(config, [model.has_experts(n) for n in layout.layers_of(place.pipeline, model.num_layers)]),
@@ -133,6 +139,13 @@ def build_model(config: TransformerConfig, model: ModelShape, layout: Layout, pl
         rotary_base=model.rope_theta,
         share_embeddings_and_output_weights=model.tied,
     )
+    if reset_positions:
+        gpt.rotary_pos_emb = RestartingRotary(
+            model.head_dim,
+            rotary_percent=1.0,
+            rotary_base=model.rope_theta,
+            use_cpu_initialization=config.use_cpu_initialization,
+        )
     if model.rope_scaling is not None:
         # megatron-core has Llama 3's constants but for the factor; here they are the config's.
         gpt.rotary_pos_emb.inv_freq = stretched_frequencies(gpt.rotary_pos_emb.inv_freq, model.rope_scaling)

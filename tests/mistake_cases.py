@@ -208,6 +208,7 @@ STORES = [
     Mistake("data pack absent.zarr --sequence-length 8", ("absent.zarr: not a token store",)),
     Mistake("data pack store.zarr --sequence-length 1", ("--sequence-length", "1 is below 2")),
     Mistake("submit run.yaml data.packing=best_fit", ("data.packing", "data pack", "--sequence-length")),
+    Mistake("plan run.yaml data.reset_positions=true", ("data.reset_positions", "data.document_mask: true")),
     Mistake("plan run.yaml data.packing=bestfit", ("data.packing", "'bestfit'", "best_fit")),
     Mistake("data order run.yaml --explain -1", ("--explain", "-1 is below 0")),
     Mistake("data order run.yaml --explain 1 --count 0", ("--count", "0 is below 1")),

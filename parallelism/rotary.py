@@ -1,0 +1,22 @@
+"""Rotary embeddings of positions that begin anew with each document.
+
+Imported only after compat.prepare().
+"""
+
+from typing import Any
+
+import torch
+from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
+
+
+class RestartingRotary(RotaryEmbedding):  # type: ignore[misc]
+    """megatron-core's rotary embedding, at given positions instead of a sample's 0, 1, 2, ..."""
+
+    positions: torch.Tensor | None = None
+    """int64 [b, s] for the next forward pass alone; None: 0, 1, 2, ... for every sample."""
+
+    def forward(self, max_seq_len: int, *_: Any, **__: Any) -> torch.Tensor:
+        """Angles [s, b, 1, head_dim], or [s, 1, 1, head_dim] without positions."""
+        angles: torch.Tensor = self.get_emb(max_seq_len)
+        positions, self.positions = self.positions, None
+        return angles if positions is None else angles[positions.t(), 0]
