@@ -22,6 +22,7 @@ def add_append(actions: Any) -> None:
         append.add_argument(name, action="append", default=[], metavar=metavar, help=text)
     append.add_argument("--format", default="auto", metavar="FORMAT", help="what the sources are, as of `data build`")
     append.add_argument("--field", metavar="NAME", help="JSON key, column or HDF5 dataset that holds the text (text)")
+    append.add_argument("--chat", action="store_true", help="records are chats, as of `data build`")
     append.add_argument("--workers", type=int, metavar="N", help="processes that work at once (all CPUs)")
     add_json_option(append)
     append.set_defaults(run=run)
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         selection=Selection(extensions, tuple(arguments.exclude)),
         format=arguments.format,
         field=arguments.field,
+        chat=arguments.chat,
         workers=arguments.workers,
     )
     with StageProgress() as line:

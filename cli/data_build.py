@@ -35,6 +35,10 @@ def add_build(actions: Any) -> None:
     build.add_argument("--format", default="auto", metavar="FORMAT", help=format_help)
     field_help = "JSON key, column or HDF5 dataset that holds the text (text)"
     build.add_argument("--field", metavar="NAME", help=field_help)
+    chat_help = "records are chats: messages, ShareGPT's conversations, or prompt and completion; needs --tokenizer"
+    build.add_argument("--chat", action="store_true", help=chat_help)
+    template_help = "Jinja template to render chats with, or chatml (the tokenizer's own)"
+    build.add_argument("--chat-template", metavar="FILE|chatml", help=template_help)
     build.add_argument("--shard-tokens", type=int, metavar="N", help="tokens of a shard file (67108864)")
     build.add_argument("--compression", default="none", metavar="none|zstd", help="codec of the chunks (none)")
     drop_help = "drop documents of the same tokens as an earlier one, or also of nearly the same (none)"
@@ -90,6 +94,8 @@ def report(arguments: argparse.Namespace, options: "BuildOptions", result: "Buil
         print(f"note: {note}", file=sys.stderr)
     record = {"store": str(arguments.store), **facts(info), "skipped_files": result.skipped}
     text = f"{arguments.store}: {info.tokens:,} tokens of {info.documents:,} documents, vocabulary {info.vocab_size:,}"
+    if info.trained_tokens is not None:
+        text += f", {info.trained_tokens / info.tokens:.1%} of the tokens trained"
     if options.deduplicate != "none":
         text += f"; dropped {result.dropped_exact:,} equal"
         text += f" and {result.dropped_near:,} nearly equal" if options.deduplicate == "near" else ""
@@ -113,6 +119,8 @@ def facts(info: "StoreInfo") -> dict[str, Any]:
         "generation": info.generation,
         "size_bytes": info.size_bytes,
     }
+    if info.trained_tokens is not None:
+        record |= {"trained_tokens": info.trained_tokens, "trained_share": round(info.trained_tokens / info.tokens, 4)}
     return record if info.deduplication is None else {**record, "deduplication": info.deduplication}
 
 
@@ -130,6 +138,8 @@ def _options(arguments: argparse.Namespace) -> "BuildOptions":
         selection=Selection(extensions, tuple(arguments.exclude)),
         format=arguments.format,
         field=arguments.field,
+        chat=arguments.chat,
+        chat_template=arguments.chat_template,
         shard_tokens=SHARD_TOKENS if arguments.shard_tokens is None else arguments.shard_tokens,
         compression=arguments.compression,
         deduplicate=arguments.deduplicate,

@@ -67,6 +67,9 @@ class DataConfig(Section):
     """What `submit` does about a store whose ids were cut to 16 bits, or whose unknown token is above max_unknown."""
     max_unknown: float = Field(default=0.05, ge=0.03, le=1)
     """Largest share of a shard's tokens that may be the tokenizer's unknown token."""
+    prompt_mask: bool = True
+    """Predict only what a store's loss mask says, which `data build --chat` writes: the assistant's tokens. Stores
+    without one are predicted whole; `false` does so with all."""
     document_mask: bool = False
     """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
     reset_positions: bool = False

@@ -52,6 +52,8 @@ class BatchReader:
             print(f"positions {first} to {first + self._count - 1}: {batch.replaced} samples replaced", file=sys.stderr)
         columns = np.arange(1, batch.tokens.shape[1])
         counted: NDArray[np.bool_] = columns < batch.filled[:, None]  # what is predicted must not be padding
+        if batch.trained is not None:
+            counted &= batch.trained[:, 1:] != 0
         if not self._mask_documents:
             return Samples(tokens=batch.tokens, counted=counted, documents=None)
         # The first token of a document is not predicted from the document before it.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...config.errors import UserError
 from ..tokens.growing import discard_staged, finish_append, publish_append
 from ..tokens.store import TOKENIZER, StoreInfo, read_info
 from ..tokens.tokenizer import open_tokenizer
@@ -13,6 +14,7 @@ from .assembly import Assembly, Progress
 from .build import Say
 from .build_folder import empty, folder_beside, remove_work
 from .build_tokenizer import choose_tokenizer
+from .chat_encoding import with_template
 from .crew import Crew
 from .layout import read_layout
 from .parts import Vocabulary, cut_inputs
@@ -62,6 +64,7 @@ def _of_store(options: BuildOptions, store: Path, info: StoreInfo) -> BuildOptio
         selection=options.selection,
         format=options.format,
         field=options.field,
+        chat=options.chat,
         shard_tokens=info.shard_tokens,
         compression=info.compression,
         workers=options.workers,
@@ -77,10 +80,14 @@ def _prepared(
 ) -> tuple[Plan, bool]:
     """The plan, and whether it was carried out already: an append that was killed when all was published."""
     progress, say = watchers
-    inputs = open_sources(sources, options.selection, options.format, options.field)
+    inputs = open_sources(sources, options.selection, options.format, options.field, chats=options.chat)
     info = read_info(store)
     origin = Origin(os.path.abspath(store), info.generation, info.tokens, info.documents)
     request = {**request_for(sources, inputs, options), "origin": asdict(origin)}
+    if request.get("masked") and info.trained_tokens is None:
+        remedy = "build a store of it, and name both in data.train"
+        raise UserError(f"STORE {store}", "has no loss mask, and what is added would need one", remedy)
+    request |= {} if info.trained_tokens is None else {"masked": True}
     found = read_plan(space)
     if found is not None and found.origin is not None and found.origin.generation == info.generation - 1:
         as_then = {**request, "origin": found.request["origin"]}
@@ -103,6 +110,8 @@ def _planned(space: Workspace, request: dict[str, Any], inputs: Inputs, how: tup
     assert options.tokenizer is not None
     choose_tokenizer(inputs, options.tokenizer, None, progress)
     tokenizer = open_tokenizer(options.tokenizer.parent)
+    if options.chat:
+        with_template(tokenizer, None)
     for name, text in tokenizer.files.items():
         write_whole(space.tokenizer / name, text.encode())
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end_of_document)

@@ -84,7 +84,9 @@ def prepare_build(
 ) -> Plan:
     """Cut the sources into parts and choose the tokenizer, or find that this was done before for the same request."""
     progress, say = watchers
-    inputs = open_sources(sources, options.selection, options.format, options.field)
+    if options.chat and options.tokenizer is None:
+        raise UserError("--tokenizer", "not given, and chats are rendered for a model", "give the model's own")
+    inputs = open_sources(sources, options.selection, options.format, options.field, chats=options.chat)
     request = request_for(sources, inputs, options)
     found = read_plan(space)
     reason = _reason_to_start_over(space, found, request, options)
@@ -96,7 +98,7 @@ def prepare_build(
         say(f"starts over, since {reason}")
     empty(space)
     space.make()
-    tokenizer = choose_tokenizer(inputs, options.tokenizer, options.vocab_size, progress)
+    tokenizer = _completed(choose_tokenizer(inputs, options.tokenizer, options.vocab_size, progress), options)
     for name, text in tokenizer.files.items():
         write_whole(space.tokenizer / name, text.encode())
     plan = _plan(request, inputs, tokenizer, options)
@@ -122,6 +124,15 @@ def _plan(request: dict[str, Any], inputs: Inputs, tokenizer: StoreTokenizer, op
     return Plan(request, tokenizer.fingerprint(), vocabulary, trained, parts)
 
 
+def _completed(tokenizer: StoreTokenizer, options: BuildOptions) -> StoreTokenizer:
+    """With what chats need of it."""
+    if not options.chat:
+        return tokenizer
+    from .chat_encoding import with_template
+
+    return with_template(tokenizer, options.chat_template)
+
+
 def _reason_to_start_over(
     space: Workspace, found: Plan | None, request: dict[str, Any], options: BuildOptions
 ) -> str | None:
@@ -129,7 +140,7 @@ def _reason_to_start_over(
         return "nothing was planned"
     reason = difference(found.request, request)
     if reason is None and options.tokenizer is not None:
-        files = take_tokenizer(options.tokenizer).files
+        files = _completed(take_tokenizer(options.tokenizer), options).files
         kept = {path.name: path.read_bytes() for path in space.tokenizer.iterdir()}
         if kept != {name: text.encode() for name, text in files.items()}:
             return f"{options.tokenizer} is changed"

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from .part_files import PartWriter
 from .parts import Part, holds_text, part_pieces, part_texts
 from .plan import Plan
 from .workspace import Workspace
+
+if TYPE_CHECKING:
+    from .chat_encoding import ChatEncoder
 
 _BATCH_CHARACTERS = 4 << 20
 _BATCH_DOCUMENTS = 512
@@ -43,7 +46,9 @@ class TextEncoder:
         return [np.array(ids, self._dtype) for ids in self._tokenizer.encode(texts)]
 
 
-def encode_part(space: Workspace, plan: Plan, number: int, encoder: TextEncoder, passed: Passed) -> dict[str, Any]:
+def encode_part(
+    space: Workspace, plan: Plan, number: int, encoder: "TextEncoder | ChatEncoder", passed: Passed
+) -> dict[str, Any]:
     """Make one part, each of its documents with one end-of-document token after it; its summary.
 
     Raises UserError naming file and place of what is damaged, no text, or no token of this tokenizer, and the file
@@ -54,7 +59,9 @@ def encode_part(space: Workspace, plan: Plan, number: int, encoder: TextEncoder,
     writer = PartWriter(space, number, np.dtype(dtype_for(plan.vocabulary.size)), hasher_for(plan.options))
     skipped: set[str] = set()
     try:
-        if holds_text(part):
+        if not isinstance(encoder, TextEncoder):
+            _encode_chats(part_texts(part, skipped), encoder, writer, passed)
+        elif holds_text(part):
             _encode(part_texts(part, skipped), encoder, writer, passed)
         else:
             _copy(part, plan, writer, passed)
@@ -84,6 +91,17 @@ def _encode(texts: Iterable[Sized], encoder: TextEncoder, writer: PartWriter, pa
         passed(sum(size for _, size in batch))
 
 
+def _encode_chats(chats: Iterable[Sized], encoder: "ChatEncoder", writer: PartWriter, passed: Passed) -> None:
+    """The token after a document is one of the store's own, and not trained, unless the chat ends with it."""
+    for batch in _batches(chats):
+        for ids, trained in encoder.encode([line for line, _ in batch]):
+            writer.add(ids, trained)
+            if not len(ids) or ids[-1] != encoder.end[0]:
+                writer.add(encoder.end, np.zeros(1, np.uint8))
+            writer.end_document()
+        passed(sum(size for _, size in batch))
+
+
 def _batches(texts: Iterable[Sized]) -> Iterator[list[Sized]]:
     batch: list[Sized] = []
     length = 0
@@ -104,11 +122,11 @@ def _copy(part: Part, plan: Plan, writer: PartWriter, passed: Passed) -> None:
     for piece in part_pieces(part, plan.vocabulary):
         if len(piece.tokens):
             _check_ids(piece, (part.slices[0].path, number), vocab_size)
-            writer.add(piece.tokens.astype(dtype))
+            writer.add(piece.tokens.astype(dtype), piece.trained)
             last_id = int(piece.tokens[-1])
         if piece.last:
             if last_id != end:
-                writer.add(np.array([end], dtype))
+                writer.add(np.array([end], dtype), None if piece.trained is None else np.zeros(1, np.uint8))
             writer.end_document()
             number, last_id = number + 1, -1
         waiting += piece.size_bytes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tokens.reader import open_store
+from ..tokens.reader import TokenStore, open_store
 from ..tokens.writer import DOCUMENT_CHUNK, DocumentWriter
 from .deduplication import find_duplicates
 from .part_files import PartDamaged, PartFile, read_summary
@@ -114,11 +114,28 @@ def _document_writer(space: Workspace, plan: Plan) -> tuple[DocumentWriter, int]
 
 def shard_blocks(space: Workspace, plan: Plan, layout: Layout, shard: int) -> Iterator[NDArray[Any]]:
     """Consecutive blocks of a shard's tokens, out of the store that is added to and the parts. Raises PartDamaged."""
+    for source, start, stop in _ranges(space, plan, layout, shard):
+        yield source.read(start, stop) if isinstance(source, TokenStore) else source.tokens(start, stop)
+
+
+def mask_blocks(space: Workspace, plan: Plan, layout: Layout, shard: int) -> Iterator[NDArray[Any]]:
+    """The same of the shard's loss mask."""
+    for source, start, stop in _ranges(space, plan, layout, shard):
+        if isinstance(source, PartFile):
+            yield source.trained(start, stop)
+        else:
+            assert source.loss_mask is not None
+            yield source.loss_mask.read(start, stop)
+
+
+def _ranges(
+    space: Workspace, plan: Plan, layout: Layout, shard: int
+) -> Iterator[tuple[TokenStore | PartFile, int, int]]:
     shard_tokens = plan.options["shard_tokens"]
     if plan.origin is not None:
         store = open_store(Path(plan.origin.store))
         for place in range(shard * shard_tokens, plan.origin.tokens, _READ_TOKENS):
-            yield store.read(place, min(place + _READ_TOKENS, plan.origin.tokens))
+            yield store, place, min(place + _READ_TOKENS, plan.origin.tokens)
     start, stop = layout.span(shard, shard_tokens)
     digest = plan_digest(space)
     for number in layout.parts_of(shard, shard_tokens):
@@ -126,7 +143,7 @@ def shard_blocks(space: Workspace, plan: Plan, layout: Layout, shard: int) -> It
         part = _open(space, number, digest)
         for first, last in _kept_ranges(space, part, max(0, start - base), stop - base):
             for place in range(first, last, _READ_TOKENS):
-                yield part.tokens(place, min(place + _READ_TOKENS, last))
+                yield part, place, min(place + _READ_TOKENS, last)
 
 
 def _open(space: Workspace, number: int, digest: str) -> PartFile:

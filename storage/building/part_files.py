@@ -17,7 +17,13 @@ from .workspace import Workspace, beside, plan_digest, publish, read_record, wri
 
 BLOCK_TOKENS = 1 << 19
 HASH = np.dtype([("high", "<u8"), ("low", "<u8")])
-_SECTIONS = {"lengths": np.dtype("<u8"), "hashes": HASH, "bands": np.dtype("<u8"), "signatures": np.dtype("<u4")}
+_SECTIONS = {
+    "lengths": np.dtype("<u8"),
+    "hashes": HASH,
+    "bands": np.dtype("<u8"),
+    "signatures": np.dtype("<u4"),
+    "trained": np.dtype("u1"),
+}
 
 
 class PartDamaged(Exception):
@@ -43,8 +49,13 @@ class PartWriter:
         self._document: list[NDArray[Any]] = []
         self._columns: dict[str, list[Any]] = {name: [] for name in _SECTIONS}
 
-    def add(self, tokens: NDArray[Any]) -> None:
-        """Add consecutive tokens (1-D) of the current document."""
+    def add(self, tokens: NDArray[Any], trained: NDArray[np.uint8] | None = None) -> None:
+        """Add consecutive tokens (1-D) of the current document, and of each 1 if it is trained, else 0.
+
+        None means 1 for all, of all of the part.
+        """
+        if trained is not None:
+            self._columns["trained"].append(trained)
         self._digest.update(tokens.astype("<u4").tobytes())
         if self._hasher is not None:
             self._document.append(tokens)
@@ -107,7 +118,10 @@ class PartWriter:
 
     def _write_section(self, name: str) -> list[int]:
         values = self._columns[name]
-        data = b"".join(values) if name == "hashes" else np.array(values, _SECTIONS[name]).tobytes()
+        if name == "trained":
+            data = np.packbits(np.concatenate(values)).tobytes()
+        else:
+            data = b"".join(values) if name == "hashes" else np.array(values, _SECTIONS[name]).tobytes()
         place = self._file.tell()
         self._file.write(data)
         return [place, len(data), google_crc32c.value(data)]
@@ -130,6 +144,7 @@ class PartFile:
         )
         self._dtype = np.dtype(self.summary["dtype"])
         self._checked: set[int] = set()
+        self._trained: NDArray[np.uint8] | None = None
 
     def tokens(self, start: int, stop: int) -> NDArray[Any]:
         """Tokens start..stop-1."""
@@ -140,15 +155,27 @@ class PartFile:
         size = self._dtype.itemsize
         return self._data[start * size : stop * size].view(self._dtype)
 
+    def trained(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """1 for each of tokens start..stop-1 that is trained, else 0."""
+        if "trained" not in self.summary["sections"]:
+            return np.ones(stop - start, np.uint8)
+        if self._trained is None:
+            self._trained = self.section("trained")
+        first = start // 8
+        return np.unpackbits(self._trained[first : -(-stop // 8)])[start - 8 * first : stop - 8 * first]
+
     def section(self, name: str) -> NDArray[Any]:
-        """Lengths (uint64), hashes (HASH), signatures (uint32 [documents, n]) or bands (uint64 [documents, n])."""
+        """Lengths (uint64), hashes (HASH), signatures (uint32 [documents, n]) or bands (uint64 [documents, n]).
+
+        `trained`: one bit for each token, in bytes.
+        """
         count = self.summary["documents"]
         place, size, crc = self.summary["sections"].get(name, [0, 0, 0])
         data = self._data[place : place + size]
         if google_crc32c.value(data.tobytes()) != crc:
             raise PartDamaged(self.number)
         values = data.view(_SECTIONS[name])
-        return values if name in ("lengths", "hashes") else values.reshape(count, -1)
+        return values if name in ("lengths", "hashes", "trained") else values.reshape(count, -1)
 
     def _check(self, number: int, block_bytes: int) -> None:
         end = self.summary["tokens"] * self._dtype.itemsize

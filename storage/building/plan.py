@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from ...config.errors import UserError
 from ..tokens.store import COMPRESSIONS
 from .deduplication import KINDS
+from .inputs.hdf5 import Hdf5Tokens
 from .parts import Part, Vocabulary, files_of
 from .sources import Inputs, Selection
 from .workspace import Workspace, read_record, write_record
@@ -34,6 +36,10 @@ class BuildOptions:
     """One of inputs.kinds.FORMATS, or `auto`: by name and content."""
     field: str | None = None
     """What holds the text in records: a JSON key, a column, an HDF5 dataset; None is `text`."""
+    chat: bool = False
+    """Whether records are chats; then `field` None is messages, conversations, or prompt and completion."""
+    chat_template: str | None = None
+    """File of a Jinja template, or `chatml`; None is the tokenizer's own."""
     shard_tokens: int = SHARD_TOKENS
     compression: str = "none"
     deduplicate: str = "none"
@@ -55,6 +61,8 @@ class BuildOptions:
         ):
             if value not in known:
                 raise UserError(name, repr(value), f"use one of {', '.join(known)}")
+        if self.chat_template is not None and not self.chat:
+            raise UserError("--chat-template", "given without --chat", "give both, or leave it out")
         if not 0.3 <= self.near_threshold < 1:
             raise UserError("--near-threshold", f"{self.near_threshold:g}", "give a similarity from 0.3 to below 1")
         if self.workers is not None and self.workers < 1:
@@ -93,6 +101,16 @@ class Plan:
         options: dict[str, Any] = self.request["options"]
         return options
 
+    @property
+    def masked(self) -> bool:
+        """Whether the store has a loss mask."""
+        return bool(self.request.get("masked"))
+
+    @property
+    def now(self) -> datetime:
+        """When the build was planned: what a chat template takes for today."""
+        return datetime.fromisoformat(self.request["now"])
+
     @cached_property
     def origin(self) -> Origin | None:
         """The store that is added to, if one is."""
@@ -116,8 +134,11 @@ def request_for(sources: Sequence[Path], inputs: Inputs, options: BuildOptions) 
     for path in dict.fromkeys(path for each in inputs for path in files_of(each)):
         about = os.stat(path)
         files.append([path, about.st_size, about.st_mtime_ns])
+    masked = options.chat or any(isinstance(each, Hdf5Tokens) and each.masked for each in inputs)
     return {
         "version": _VERSION,
+        **({"masked": True} if masked else {}),
+        **({"now": datetime.now().isoformat()} if options.chat else {}),
         "folder": os.getcwd(),
         "sources": [str(source) for source in sources],
         "options": {
@@ -131,6 +152,8 @@ def request_for(sources: Sequence[Path], inputs: Inputs, options: BuildOptions) 
             "compression": options.compression,
             "deduplicate": options.deduplicate,
             "near_threshold": options.near_threshold if options.deduplicate == "near" else None,
+            "chat": options.chat or None,
+            "chat_template": options.chat_template,
         },
         "files": files,
     }

@@ -4,19 +4,24 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...config.errors import FoundBad, UserError
 from ..tokens.framing import ShardShape
+from ..tokens.loss_mask import mask_shape
 from ..tokens.shards import ShardSummary
-from ..tokens.store import dtype_for, file_digest
+from ..tokens.store import LOSS_MASK, dtype_for, file_digest
 from ..tokens.tokenizer import take_tokenizer
 from ..tokens.writer import write_shard
 from .encoding import TextEncoder, encode_part
-from .layout import Layout, read_layout, shard_blocks
+from .layout import Layout, mask_blocks, read_layout, shard_blocks
 from .part_files import PartDamaged
 from .plan import Plan, chunk_tokens, read_plan
 from .workspace import Workspace, plan_digest, read_record, write_record
+
+if TYPE_CHECKING:
+    from .chat_encoding import ChatEncoder
 
 Task = tuple[str, int]
 """What to do (`part`, `shard` or `check`), and the part's or shard's number."""
@@ -43,10 +48,14 @@ class Site:
         return self._write_shard(number)
 
     @cached_property
-    def _encoder(self) -> TextEncoder:
+    def _encoder(self) -> "TextEncoder | ChatEncoder":
         tokenizer = take_tokenizer(self.space.tokenizer)
         if tokenizer.fingerprint() != self.plan.fingerprint:
             raise UserError(f"{self.space.tokenizer}", "was changed while the store was built", "remove the folder")
+        if self.plan.options.get("chat"):
+            from .chat_encoding import ChatEncoder
+
+            return ChatEncoder(tokenizer, self.plan.now)
         return TextEncoder(tokenizer, self._threads)
 
     @cached_property
@@ -60,7 +69,13 @@ class Site:
         blocks = shard_blocks(self.space, self.plan, self._layout, number)
         (self.space.store / "c").mkdir(exist_ok=True)
         summary = asdict(write_shard(self.space.store, number, shape, blocks))
-        write_record(self.space.shard_summary(number), {"plan": plan_digest(self.space), "shard": summary})
+        record = {"plan": plan_digest(self.space), "shard": summary}
+        if self.plan.masked:
+            mask = self.space.store / LOSS_MASK
+            (mask / "c").mkdir(parents=True, exist_ok=True)
+            values = mask_blocks(self.space, self.plan, self._layout, number)
+            record["mask"] = asdict(write_shard(mask, number, mask_shape(shape), values))
+        write_record(self.space.shard_summary(number), record)
         return {"size_bytes": summary["size_bytes"]}
 
 
@@ -70,19 +85,24 @@ def shape_of(plan: Plan) -> ShardShape:
     return ShardShape(dtype_for(size), size, chunk_tokens(shard_tokens), shard_tokens, plan.options["compression"])
 
 
-def shard_summary(space: Workspace, number: int) -> ShardSummary | None:
-    """What was written down of a shard that was published, or None."""
+def shard_summary(space: Workspace, number: int, what: str = "shard") -> ShardSummary | None:
+    """What was written down of a shard that was published, or with "mask" of its mask; None if nothing was."""
     record = read_record(space.shard_summary(number))
-    if record is None or record["plan"] != plan_digest(space):
+    if record is None or record["plan"] != plan_digest(space) or what not in record:
         return None
-    return ShardSummary(**record["shard"])
+    return ShardSummary(**record[what])
 
 
 def is_whole(space: Workspace, number: int) -> bool:
     """Whether a shard is there, to the last byte."""
-    summary = shard_summary(space, number)
-    path = space.store / "c" / str(number)
-    return summary is not None and path.is_file() and file_digest(path) == (summary.size_bytes, summary.sha256)
+    summary, mask = shard_summary(space, number), shard_summary(space, number, "mask")
+    whole = summary is not None and _is_as_written(space.store, summary)
+    return whole and (mask is None or _is_as_written(space.store / LOSS_MASK, mask))
+
+
+def _is_as_written(folder: Path, summary: ShardSummary) -> bool:
+    path = folder / summary.file
+    return path.is_file() and file_digest(path) == (summary.size_bytes, summary.sha256)
 
 
 def pack_error(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from .inputs.base import FieldFiles, TextInput, TokenInput
 from .inputs.hdf5 import open_hdf5_input
 from .inputs.megatron import open_megatron, stem
 from .inputs.nanogpt import open_nanogpt
-from .inputs.records import RECORDS
+from .inputs.records import CHATS, RECORDS
 from .inputs.text import TextFiles, text_files
 
 FIELD = "text"
@@ -37,12 +37,19 @@ class Selection:
         return not name.startswith(".") and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
-def open_sources(sources: Sequence[Path], selection: Selection, kind: str = "auto", field: str | None = None) -> Inputs:
+def open_sources(
+    sources: Sequence[Path],
+    selection: Selection,
+    kind: str = "auto",
+    field: str | None = None,
+    *,
+    chats: bool = False,
+) -> Inputs:
     """All sources in order; a folder's files are sorted by path, bytewise, whatever the disk's own order.
 
-    `kind` is one of kinds.FORMATS, or `auto` to recognise it; `field` names what holds the text in records. Raises
-    UserError naming the source if there is none, it is neither folder nor file, nothing is left to read, or it is
-    damaged; and if `field` is given and no source has fields.
+    `kind` is one of kinds.FORMATS, or `auto` to recognise it; `field` names what holds the text in records, or with
+    `chats` the messages. Raises UserError naming the source if there is none, it is neither folder nor file, nothing is
+    left to read, or it is damaged; and if `field` or `chats` is given and a source has no records.
     """
     if kind not in ("auto", *kinds.FORMATS):
         raise UserError("--format", repr(kind), f"use auto or one of {', '.join(kinds.FORMATS)}")
@@ -51,7 +58,11 @@ def open_sources(sources: Sequence[Path], selection: Selection, kind: str = "aut
         found_kind, files = _find(source, selection, kind)
         if not files:
             raise UserError(f"SOURCE {source}", "holds no file to read", "check --extension and --exclude")
-        inputs += _open(found_kind, files, field or FIELD)
+        if chats and found_kind + CHATS not in RECORDS:
+            raise UserError(
+                f"SOURCE {source}", f"--chat, but {found_kind} has no records", "give JSON lines or Parquet"
+            )
+        inputs += _open(found_kind + CHATS, files, field or "") if chats else _open(found_kind, files, field or FIELD)
     if field is not None and not any(isinstance(each, FieldFiles) for each in inputs):
         raise UserError("--field", f"{field!r}, but no source has fields", "leave it out")
     return _merged(inputs)

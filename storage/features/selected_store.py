@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,10 @@ from ...config.errors import UserError
 from ..durable import sync, write_durably
 from ..tokens.framing import ShardShape
 from ..tokens.inventory import take_inventory, write_inventory
+from ..tokens.loss_mask import mask_info, trained_in
 from ..tokens.reader import TokenStore, open_store
-from ..tokens.shards import ShardSummary, Tokens
-from ..tokens.store import TOKENIZER, StoreInfo, write_info
+from ..tokens.shards import ShardSummary
+from ..tokens.store import LOSS_MASK, METADATA, TOKENIZER, StoreInfo, write_info, write_mask_info
 from ..tokens.writer import DocumentWriter, write_shard
 from .copying import folder_beside
 from .identity import Ids, document_starts, store_ids
@@ -24,6 +26,7 @@ SELECTION = "selection.npz"
 _BLOCK_TOKENS = 1 << 20
 _CHANCE = b"trainwright copy"
 
+Read = Callable[[int, int], NDArray[Any]]
 Progress = Callable[[str, int, int], None]
 """Called with the stage, what is done and how much there is: "read" counts bytes, "write" shards."""
 
@@ -55,7 +58,8 @@ def write_selected_store(path: Path, selection: Selection, target: Path, progres
                 raise UserError(str(path), "not the store that was selected from", "give that one, or select again")
             passes = _passes(copies_of(ids, selection.weights))
             shards, documents = _write_arrays(store, passes, folder, progress)
-            return _write_rest(store, selection, folder, (shards, documents))
+            mask = _write_mask(store, passes, folder, sum(shard.tokens for shard in shards))
+            return _write_rest(store, selection, folder, (shards, documents, *mask))
     finally:
         store.close()
 
@@ -77,7 +81,7 @@ def _write_arrays(
         documents.append((ends - lengths[numbers]).astype(np.uint64))
         total = int(ends[-1])
     shape = ShardShape(info.dtype, info.vocab_size, info.chunk_tokens, info.shard_tokens, info.compression)
-    stream, num_shards = _Stream(_blocks(store, starts, passes)), -(-total // shape.shard_tokens)
+    stream, num_shards = _Stream(_blocks(store.read, starts, passes)), -(-total // shape.shard_tokens)
     shards: list[ShardSummary] = []
     (folder / "c").mkdir()
     for number in range(num_shards):
@@ -86,23 +90,50 @@ def _write_arrays(
     return shards, documents
 
 
+def _write_mask(
+    store: TokenStore, passes: list[NDArray[np.int64]], folder: Path, tokens: int
+) -> tuple[int | None, list[str]]:
+    """The loss mask, if the store has one: how many tokens are trained, and its files."""
+    if store.loss_mask is None:
+        return None, []
+    info = mask_info(replace(store.info, tokens=tokens))
+    shape = ShardShape(info.dtype, 2, info.chunk_tokens, info.shard_tokens, info.compression)
+    stream, place, trained = (
+        _Stream(_blocks(store.loss_mask.read, document_starts(store), passes)),
+        folder / LOSS_MASK,
+        0,
+    )
+    (place / "c").mkdir(parents=True)
+    for number in range(info.num_shards):
+        summary = write_shard(place, number, shape, stream.take(shape.shard_tokens))
+        trained += trained_in(summary)
+    write_mask_info(place, info)
+    sync(place / "c")
+    sync(place)
+    return trained, [f"{LOSS_MASK}/{METADATA}", *(f"{LOSS_MASK}/c/{number}" for number in range(info.num_shards))]
+
+
 def _write_rest(
-    store: TokenStore, selection: Selection, folder: Path, written: tuple[list[ShardSummary], DocumentWriter]
+    store: TokenStore,
+    selection: Selection,
+    folder: Path,
+    written: tuple[list[ShardSummary], DocumentWriter, int | None, list[str]],
 ) -> StoreInfo:
     """The tokenizer, the selection, the inventory, and zarr.json last."""
-    shards, documents = written
+    shards, documents, trained_tokens, masks = written
     document_chunk = documents.finish()
     (folder / TOKENIZER).mkdir()
     names = [f"{TOKENIZER}/{file.name}" for file in sorted(store.tokenizer_folder.iterdir())]
     for name in names:
         write_durably(folder / name, (store.path / name).read_bytes())
     write_durably(folder / SELECTION, selection.to_bytes())
-    inventory = take_inventory(folder, tuple(shards), [*names, SELECTION, *documents.files])
+    inventory = take_inventory(folder, tuple(shards), [*names, SELECTION, *documents.files, *masks])
     inventory_bytes, inventory_sha256 = write_inventory(folder, inventory)
     # Its own first generation: not those of the source, and duplicates were dropped there, not here.
     info = replace(
         store.info,
         deduplication=None,
+        trained_tokens=trained_tokens,
         earlier=(),
         pending=False,
         tokens=sum(shard.tokens for shard in shards),
@@ -119,24 +150,24 @@ def _write_rest(
     return info
 
 
-def _blocks(store: TokenStore, starts: NDArray[np.int64], passes: list[NDArray[np.int64]]) -> Iterator[Tokens]:
-    """Tokens of all passes; neighbouring documents are read together."""
+def _blocks(read: Read, starts: NDArray[np.int64], passes: list[NDArray[np.int64]]) -> Iterator[NDArray[Any]]:
+    """Tokens of all passes, or what the mask says of them; neighbouring documents are read together."""
     for numbers in passes:
         breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
         firsts, lasts = numbers[np.append(0, breaks)], numbers[np.append(breaks, len(numbers)) - 1]
         for start, stop in zip(starts[firsts].tolist(), starts[lasts + 1].tolist(), strict=True):
             for place in range(start, stop, _BLOCK_TOKENS):
-                yield store.read(place, min(place + _BLOCK_TOKENS, stop))
+                yield read(place, min(place + _BLOCK_TOKENS, stop))
 
 
 class _Stream:
     """Blocks of tokens, taken so many at a time."""
 
-    def __init__(self, blocks: Iterator[Tokens]) -> None:
+    def __init__(self, blocks: Iterator[NDArray[Any]]) -> None:
         self._blocks = blocks
-        self._rest: Tokens | None = None
+        self._rest: NDArray[Any] | None = None
 
-    def take(self, count: int) -> Iterator[Tokens]:
+    def take(self, count: int) -> Iterator[NDArray[Any]]:
         """The next `count` tokens, fewer at the end, in blocks of any length."""
         while count:
             block = self._rest if self._rest is not None and len(self._rest) else next(self._blocks, None)

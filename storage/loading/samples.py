@@ -14,9 +14,11 @@ Numbers = NDArray[np.int64]
 class Batch:
     """Samples at consecutive positions, as far as they are filled in."""
 
-    def __init__(self, tokens: NDArray[np.int64]) -> None:
+    def __init__(self, tokens: NDArray[np.int64], masked: bool = False) -> None:
         """`tokens` int64 [count, S + 1]: inputs are all but the last column, targets all but the first."""
         self.tokens = tokens
+        self.trained: NDArray[np.uint8] | None = np.ones(tokens.shape, np.uint8) if masked else None
+        """Same shape: 1 where a token is learnt to be predicted, else 0; None: all are, as far as stores say."""
         self.starts: NDArray[np.bool_] = np.zeros(tokens.shape, bool)
         """Same shape: True where a token begins a document or a piece of one."""
         self.filled: Numbers = np.full(len(tokens), tokens.shape[1])
@@ -53,10 +55,14 @@ class SplitSamples:
     def will_need(self, numbers: Numbers, rows: Numbers, batch: Batch) -> None:
         """See Samples."""
         self._store.will_need(numbers, batch.tokens, rows)
+        if batch.trained is not None and self._store.loss_mask is not None:
+            self._store.loss_mask.will_need(numbers, batch.trained, rows)
 
     def read(self, numbers: Numbers, rows: Numbers, batch: Batch, *, starts: bool) -> None:
         """See Samples. Where documents begin is looked up if `starts`."""
         self._store.samples_into(numbers, batch.tokens, rows)
+        if batch.trained is not None and self._store.loss_mask is not None:
+            self._store.loss_mask.samples_into(numbers, batch.trained, rows)
         if starts:
             batch.starts[rows] = self._store.starts(numbers, self._length)
 
@@ -91,6 +97,8 @@ class PackedSamples:
         places = rows[which] * batch.tokens.shape[1] + columns
         batch.tokens[rows] = self._store.info.end_of_document
         self._store.pieces_into(firsts, lengths, places, batch.tokens)
+        if batch.trained is not None and self._store.loss_mask is not None:
+            self._store.loss_mask.pieces_into(firsts, lengths, places, batch.trained)
         batch.starts.reshape(-1)[places] = True
         filled = np.bincount(which, weights=lengths, minlength=len(numbers)).astype(np.int64)
         batch.filled[rows] = filled

@@ -53,6 +53,7 @@ class TrainingData:
             "stages": self._stages.record(),
         }
         """All that the order depends on beside the stores, for a checkpoint's manifest."""
+        self._masked = data.prompt_mask and any(store.loss_mask is not None for store in stores)
         self._seed, self._replacers = data.seed, dict[int, Replacer]()
         self.num_samples: int = sum(counts)
         """Samples of all stores together."""
@@ -131,7 +132,7 @@ class TrainingData:
         Without `starts` the beginnings of documents are not looked up, and the batch has none. Raises FoundBad naming
         the file and chunk if data is damaged.
         """
-        batch = Batch(np.empty((count, self._length + 1), np.int64) if out is None else out)
+        batch = Batch(np.empty((count, self._length + 1), np.int64) if out is None else out, self._masked)
         located = list(self._located(position, count))
         batch.replaced = sum(replaced for _, _, _, replaced in located)
         for source, numbers, rows, _ in located:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...config.errors import FoundBad
 from ..durable import sync
-from .store import DOCUMENTS, INVENTORY, METADATA, read_info, write_info
+from .store import DOCUMENTS, INVENTORY, LOSS_MASK, METADATA, read_info, write_info
 
 STAGED = ".append"
 # In this order after all others: what says how the files are, then what says that they are the store's.
@@ -56,6 +56,9 @@ def _move(place: Path, store: Path) -> None:
         if name in _LAST:  # what they speak of must have its names first
             for folder in (store / "c", store / DOCUMENTS / "c", store / DOCUMENTS, store):
                 sync(folder)
+            if (store / LOSS_MASK).is_dir():
+                sync(store / LOSS_MASK / "c")
+                sync(store / LOSS_MASK)
         with suppress(FileNotFoundError):  # another process finishes it too
             (place / name).rename(store / name)
     sync(store)

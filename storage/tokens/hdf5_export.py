@@ -11,7 +11,17 @@ import numpy as np
 
 from ...config.errors import UserError
 from ..durable import sync
-from .hdf5_layout import CHUNK, DOCUMENTS, FORMAT, FORMAT_VERSION, SHA256, TOKENIZER, TOKENS
+from .hdf5_layout import (
+    CHUNK,
+    DOCUMENTS,
+    FORMAT,
+    FORMAT_VERSION,
+    LOSS_MASK,
+    MASKED_VERSION,
+    SHA256,
+    TOKENIZER,
+    TOKENS,
+)
 from .reader import TokenStore, open_store
 from .shards import fill_value
 from .store import StoreInfo
@@ -42,6 +52,7 @@ def export_hdf5(path: Path, target: Path, progress: Progress) -> StoreInfo:
                 _write_head(store, file)
                 _write_documents(store, file, output)
                 _write_tokens(store, file, output, progress)
+                _write_mask(store, file, output)
             output.check()
         sync(beside)
         os.rename(beside, target)
@@ -58,7 +69,7 @@ def _write_head(store: TokenStore, file: Any) -> None:
     info = store.info
     about = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if store.loss_mask is None else MASKED_VERSION,
         "num_tokens": info.tokens,
         "num_documents": info.documents,
         "vocab_size": info.vocab_size,
@@ -89,6 +100,16 @@ def _write_tokens(store: TokenStore, file: Any, output: "_Output", progress: Pro
         dataset[start:stop] = store.read(start, stop)
         output.check()
         progress(stop * dtype.itemsize, total * dtype.itemsize)
+
+
+def _write_mask(store: TokenStore, file: Any, output: "_Output") -> None:
+    if store.loss_mask is None:
+        return
+    dataset = _dataset(file, LOSS_MASK, store.num_tokens, np.dtype(np.uint8))
+    for start in range(0, store.num_tokens, CHUNK):
+        stop = min(start + CHUNK, store.num_tokens)
+        dataset[start:stop] = store.loss_mask.read(start, stop)
+        output.check()
 
 
 def _dataset(file: Any, name: str, length: int, dtype: np.dtype[Any]) -> Any:

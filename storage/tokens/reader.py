@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from .compressed_shards import CompressedShards
 from .documents import DocumentIndex
+from .loss_mask import LossMask
 from .shard_reads import ShardReads
 from .shards import Tokens
 from .store import TOKENIZER, StoreInfo, read_info
@@ -39,6 +40,8 @@ class TokenStore:
         """See open_store."""
         self.path, self.info, self._shards = path, info, shards
         self.document_index = DocumentIndex(path, info)
+        self.loss_mask: LossMask | None = None
+        """Which tokens are learnt to be predicted; None: all are."""
 
     @property
     def num_tokens(self) -> int:
@@ -88,6 +91,8 @@ class TokenStore:
     def close(self) -> None:
         """Give back files, maps and threads."""
         self._shards.close()
+        if self.loss_mask is not None:
+            self.loss_mask.close()
 
 
 def open_store(
@@ -108,7 +113,11 @@ def open_store(
     info = read_info(path)
     if generation is not None:
         info = info.at_generation(generation)
-    return TokenStore(path, _shards(path, info, how if can_map() else "plain", (max_mapped, max_decoded), check), info)
+    shards = _shards(path, info, how if can_map() else "plain", (max_mapped, max_decoded), check)
+    store = TokenStore(path, shards, info)
+    if info.trained_tokens is not None:
+        store.loss_mask = LossMask(path, info, max_decoded, check)
+    return store
 
 
 def can_map() -> bool:

@@ -18,6 +18,7 @@ METADATA = "zarr.json"
 DOCUMENTS = "documents"
 TOKENIZER = "tokenizer"
 INVENTORY = "inventory.json"
+LOSS_MASK = "loss_mask"
 _ATTRIBUTES = "trainwright"
 
 
@@ -55,6 +56,8 @@ class StoreInfo:
     inventory_sha256: str
     deduplication: dict[str, Any] | None = None
     """`kind`, `dropped_exact`, `dropped_near` and, of the kind near, `near_threshold`; None if nothing was dropped."""
+    trained_tokens: int | None = None
+    """Tokens of the newest generation that are learnt to be predicted; None if there is no mask, so that all are."""
     earlier: tuple[Generation, ...] = ()
     """Generations before this one, from the first on."""
     pending: bool = False
@@ -115,6 +118,12 @@ def write_index_info(folder: Path, length: int, chunk: int) -> None:
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 
+def write_mask_info(folder: Path, info: StoreInfo) -> None:
+    """zarr.json of the loss mask, whose shards and chunks hold the same tokens as the store's."""
+    record = _array(info.tokens, info.dtype, info.shard_tokens, [_sharding(info)])
+    write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
+
+
 def read_info(store: Path) -> StoreInfo:
     """Read and check zarr.json.
 
@@ -166,6 +175,7 @@ def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
         inventory_bytes=attributes["inventory"]["size_bytes"],
         inventory_sha256=attributes["inventory"]["sha256"],
         deduplication=attributes.get("deduplication"),
+        trained_tokens=attributes.get("loss_mask", {}).get("trained_tokens"),
         earlier=tuple(Generation(**each) for each in attributes.get("earlier_generations", [])),
         pending=attributes.get("pending", False),
     )
@@ -184,9 +194,14 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
         "size_bytes": info.size_bytes,
         "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
         **({} if info.deduplication is None else {"deduplication": info.deduplication}),
+        **({} if info.trained_tokens is None else {"loss_mask": _mask(info.trained_tokens)}),
         **({"earlier_generations": [asdict(each) for each in info.earlier]} if info.earlier else {}),
         **({"pending": True} if info.pending else {}),
     }
+
+
+def _mask(trained_tokens: int) -> dict[str, Any]:
+    return {"array": LOSS_MASK, "trained_tokens": trained_tokens}
 
 
 def _array(length: int, dtype: str, chunk: int, codecs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from .index_array import check_size
 from .inventory import Inventory, read_inventory
 from .reader import TokenStore, open_store
 from .shards import REMEDY, ShardSummary, summarise
-from .store import METADATA, TOKENIZER, StoreInfo, file_digest, read_info
+from .store import LOSS_MASK, METADATA, TOKENIZER, StoreInfo, file_digest, read_info
 from .tokenizer import open_tokenizer
 
 Progress = Callable[[int, int], None]
@@ -26,6 +26,7 @@ def verify_store(path: Path, progress: Progress) -> StoreInfo:
     _finish_append(path)
     store = open_store(path)
     inventory = check_presence(store)
+    _check_mask(store)  # first: it says in which chunk a shard of the mask is bad
     _check_files(store, inventory)
     done = 0
     for number, shard in enumerate(inventory.shards):
@@ -67,6 +68,22 @@ def _check_files(store: TokenStore, inventory: Inventory) -> None:
         file = store.path / name
         if file_digest(file)[1] != expected["sha256"]:
             raise FoundBad(str(file), "its SHA-256 is not the recorded one", REMEDY)
+
+
+def _check_mask(store: TokenStore) -> None:
+    """Every chunk's crc32c, that nothing but 0 and 1 is there, and how many are 1."""
+    if store.loss_mask is None:
+        return
+    info, trained = store.info, 0
+    for start in range(0, info.tokens, info.chunk_tokens):
+        values = store.loss_mask.read(start, min(start + info.chunk_tokens, info.tokens))
+        if int(values.max()) > 1:
+            file = store.path / LOSS_MASK / "c" / str(start // info.shard_tokens)
+            raise FoundBad(str(file), f"value {int(values.max())} is neither 0 nor 1", REMEDY)
+        trained += int(values.sum())
+    if trained != info.trained_tokens:
+        problem = f"{trained} tokens are trained, not {info.trained_tokens} as zarr.json says"
+        raise FoundBad(str(store.path / LOSS_MASK), problem, REMEDY)
 
 
 def _check_shard(store: TokenStore, number: int, shard: ShardSummary) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from ....config.errors import UserError
 from .base import Sized, bad, even_cuts, open_file
-from .columns import check_column, column_texts, damaged, import_arrow
+from .columns import Rows, damaged, import_arrow
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
@@ -49,7 +49,7 @@ def cut_arrow(path: str, field: str, part_bytes: int) -> list[int]:
     faults: tuple[type[Exception], ...] = (UserError, *damaged(arrow))
     try:
         with arrow.memory_map(path) as source:
-            places = [place for _, place in _batches(arrow, source, path, field)]
+            places = [place for _, place in _batches(arrow, source, path, None)]
     except faults:
         return []  # reading it says what is wrong
     return even_cuts([place - before for before, place in pairwise([0, *places])], part_bytes)
@@ -61,19 +61,28 @@ def read_arrow(path: str, field: str, start: int = 0, stop: int | None = None) -
     `start` and `stop` are record batches. Raises UserError naming file, record batch and row of what is cut, damaged
     or null.
     """
+    yield from _read(path, Rows(field), start, stop)
+
+
+def read_arrow_chats(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
+    """Chats of an Arrow file, packed; else as read_arrow."""
+    yield from _read(path, Rows(field, chats=True), start, stop)
+
+
+def _read(path: str, rows: Rows, start: int, stop: int | None) -> Iterator[Sized]:
     arrow = import_arrow(path, "an Arrow file")
     _check_ends(path)
     number = row = before = 0
     try:
         with arrow.memory_map(path) as source:
-            for batch, place in _batches(arrow, source, path, field):
+            for batch, place in _batches(arrow, source, path, rows):
                 if number == stop:
                     break
                 if number < start:
                     number, row, before = number + 1, row + batch.num_rows, place
                     continue
-                texts = column_texts(batch.column(field), path, f"record batch {number}", row, field)
-                for text in texts:
+                chosen = batch.select(rows.columns(path, arrow, batch.schema))
+                for text in rows.texts(chosen, path, f"record batch {number}", row):
                     yield text, place - before
                     before = place
                 row += batch.num_rows
@@ -82,18 +91,20 @@ def read_arrow(path: str, field: str, start: int = 0, stop: int | None = None) -
         raise bad(path, f"record batch {number}, row {row} or one of the next: damaged ({error})") from None
 
 
-def _batches(arrow: Any, source: Any, path: str, field: str) -> Iterator[tuple[Any, int]]:
+def _batches(arrow: Any, source: Any, path: str, rows: Rows | None) -> Iterator[tuple[Any, int]]:
     """Record batches and the place in the file up to which they reach."""
     size_bytes = source.size()
     if source.read(len(_FILE_FORMAT)) == _FILE_FORMAT:
         reader = arrow.ipc.open_file(source)
-        check_column(path, arrow, reader.schema, field)
+        if rows is not None:
+            rows.columns(path, arrow, reader.schema)
         for number in range(reader.num_record_batches):
             yield reader.get_batch(number), size_bytes * (number + 1) // reader.num_record_batches
         return
     source.seek(0)
     with arrow.ipc.open_stream(source) as stream:
-        check_column(path, arrow, stream.schema, field)
+        if rows is not None:
+            rows.columns(path, arrow, stream.schema)
         for batch in stream:
             yield batch, source.tell()
         if source.tell() != size_bytes:

@@ -56,6 +56,8 @@ class Piece:
     last: bool
     """Whether the document ends here."""
     size_bytes: int
+    trained: NDArray[np.uint8] | None = None
+    """1 for each token that is trained, else 0; None where the source does not tell, so that all are."""
 
 
 class TokenInput(ABC):
@@ -203,5 +205,9 @@ def text_of(value: object, path: str, place: str, field: str) -> str:
 
 def no_field(path: str, place: str, field: str, names: Iterable[str]) -> UserError:
     """The error for records without the field."""
-    known = ", ".join(sorted(names)[:8]) or "none"
-    return bad(path, f"{place}no field {field!r} (there are: {known})", "name the field with --field")
+    names = sorted(names)
+    known = ", ".join(names[:8]) or "none"
+    remedy = "name the field with --field"
+    if {"messages", "conversations"} & set(names):
+        remedy += ", or say --chat if the records are chats"
+    return bad(path, f"{place}no field {field!r} (there are: {known})", remedy)

@@ -1,9 +1,11 @@
-"""A column of strings in Arrow memory, which Parquet files and Arrow files give batch by batch."""
+"""Columns of strings or of chats in Arrow memory, which Parquet files and Arrow files give batch by batch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from .base import bad, missing_package, no_field, text_of
+from .chats import chat_columns, pack_chat
 
 
 def import_arrow(path: str, what: str) -> Any:
@@ -43,3 +45,28 @@ def column_texts(column: Any, path: str, place: str, first_row: int, field: str)
     values = column.dictionary_decode() if hasattr(column, "dictionary_decode") else column
     for row, value in enumerate(values.to_pylist(), first_row):
         yield text_of(value, path, f"{place}, row {row}", field)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is read of each row: the string of a column, or the chat of one or several, packed."""
+
+    field: str
+    chats: bool = False
+
+    def columns(self, path: str, arrow: Any, schema: Any) -> list[str]:
+        """Columns to read. Raises UserError where the schema does not have them."""
+        if self.chats:
+            return chat_columns(path, schema.names, self.field)
+        check_column(path, arrow, schema, self.field)
+        return [self.field]
+
+    def texts(self, batch: Any, path: str, place: str, first_row: int) -> Iterator[str]:
+        """One string for each row of a record batch; as column_texts."""
+        if not self.chats:
+            yield from column_texts(batch.column(self.field), path, place, first_row, self.field)
+            return
+        for column in batch.columns:
+            column.validate(full=True)
+        for row, record in enumerate(batch.to_pylist(), first_row):
+            yield pack_chat(record, path, f"{place}, row {row}", self.field)

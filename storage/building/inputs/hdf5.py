@@ -4,14 +4,24 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ....config.errors import UserError
-from ...tokens.hdf5_layout import CHUNK, DOCUMENTS, FORMAT, FORMAT_VERSION, SHA256, TOKENIZER, TOKENS
+from ...tokens.hdf5_layout import (
+    CHUNK,
+    DOCUMENTS,
+    FORMAT,
+    FORMAT_VERSION,
+    LOSS_MASK,
+    MASKED_VERSION,
+    SHA256,
+    TOKENIZER,
+    TOKENS,
+)
 from ...tokens.tokenizer import StoreTokenizer, take_tokenizer
 from .base import (
     FieldFiles,
@@ -103,6 +113,8 @@ class Hdf5Tokens(TokenInput):
     documents: int
     itemsize: int
     tokenizer: StoreTokenizer
+    masked: bool
+    """Whether it says which tokens are trained."""
 
     @property
     def size_bytes(self) -> int:
@@ -119,8 +131,18 @@ class Hdf5Tokens(TokenInput):
         stop = self.documents if stop is None else stop
         with _open(self.path) as file:
             first, last = self._place(file, start), self._place(file, stop)
-            ends = (end - first for end in self._ends(file, start, stop, last))
-            yield from cut(self._blocks(file, first, last), ends)
+
+            def of(name: str) -> Iterator[Piece]:
+                ends = (end - first for end in self._ends(file, start, stop, last))
+                return cut(self._blocks(file, name, first, last), ends)
+
+            if not self.masked:
+                yield from of(TOKENS)
+                return
+            for piece, mask in zip(of(TOKENS), of(LOSS_MASK), strict=True):
+                if len(mask.tokens) and int(mask.tokens.max()) > 1:
+                    raise bad(self.path, f"{LOSS_MASK}: value {mask.tokens.max()} is neither 0 nor 1")
+                yield replace(piece, trained=mask.tokens.astype(np.uint8))
 
     def _place(self, file: Any, document: int) -> int:
         """The first token of a document, or the end of all."""
@@ -128,9 +150,9 @@ class Hdf5Tokens(TokenInput):
             return self.tokens
         return int(_read(self.path, file, (DOCUMENTS, document, document + 1))[0]) if document else 0
 
-    def _blocks(self, file: Any, first: int, last: int) -> Iterator[Ids]:
+    def _blocks(self, file: Any, name: str, first: int, last: int) -> Iterator[Ids]:
         for start in range(first, last, CHUNK):
-            yield _read(self.path, file, (TOKENS, start, min(start + CHUNK, last)))
+            yield _read(self.path, file, (name, start, min(start + CHUNK, last)))
 
     def _ends(self, file: Any, begin: int, end: int, last: int) -> Iterator[int]:
         """Ends of documents begin..end-1: the starts of the next ones, and `last`."""
@@ -160,20 +182,24 @@ def _open_tokens(path: str, file: Any) -> Hdf5Tokens:
     try:
         attributes = dict(file.attrs)
         version = int(attributes["format_version"])
-        shapes = {name: (file[name].shape, file[name].dtype) for name in (TOKENS, DOCUMENTS)}
+        masked = version == MASKED_VERSION
+        names = (TOKENS, DOCUMENTS, LOSS_MASK) if masked else (TOKENS, DOCUMENTS)
+        shapes = {name: (file[name].shape, file[name].dtype) for name in names}
         count, documents = int(attributes["num_tokens"]), int(attributes["num_documents"])
         files = {name: _text(dataset) for name, dataset in file[TOKENIZER].items()}
     except _DAMAGED as error:
         raise _damage(path, "attributes or tokenizer", error) from None
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, MASKED_VERSION):
         raise bad(path, f"format_version {version} is unknown", "use a newer trainwright")
     dtype = shapes[TOKENS][1]
-    if shapes != {TOKENS: ((count,), dtype), DOCUMENTS: ((documents,), np.dtype("<u8"))} or dtype.kind != "u":
+    wanted = {TOKENS: ((count,), dtype), DOCUMENTS: ((documents,), np.dtype("<u8"))}
+    wanted |= {LOSS_MASK: ((count,), np.dtype(np.uint8))} if masked else {}
+    if shapes != wanted or dtype.kind != "u":
         raise bad(path, "the shapes of its datasets are not those that its attributes say")
     tokenizer = _tokenizer(path, files)
     if tokenizer.fingerprint() != attributes.get("tokenizer_fingerprint"):
         raise bad(path, f"{TOKENIZER}: its tokenizer does not have the fingerprint that the file says")
-    return Hdf5Tokens(path, count, documents, dtype.itemsize, tokenizer)
+    return Hdf5Tokens(path, count, documents, dtype.itemsize, tokenizer, masked)
 
 
 def _text(dataset: Any) -> str:

@@ -6,11 +6,12 @@ import json
 import os
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from ....config.errors import UserError
 from .base import MAX_DOCUMENT_BYTES, Sized, bad, missing_package, no_field, open_file, text_of
+from .chats import pack_chat
 
 _EXPANSION = 4
 _MAX_LINE_BYTES = 4 * MAX_DOCUMENT_BYTES  # JSON may escape, and records have other fields
@@ -49,12 +50,30 @@ def read_jsonl(path: str, field: str, start: int = 0, stop: int | None = None) -
     `start` and `stop` are byte offsets of lines, of a plain file alone. Raises UserError naming file and line where a
     line is cut, no JSON object, or without such a string.
     """
+
+    def text(record: dict[str, Any], number: int) -> str:
+        if field not in record:
+            raise no_field(path, f"line {number}: ", field, record)
+        return text_of(record[field], path, f"line {number}", field)
+
     try:
-        yield from _documents(path, field, (start, stop), 1 if start else 0)
+        yield from _documents(path, text, (start, stop), 1 if start else 0)
     except UserError:
         if start:  # how many lines stand before is counted only now: reading it all for each part would be too slow
-            deque(_documents(path, field, (start, stop), _count_lines(path, start)), maxlen=0)
+            deque(_documents(path, text, (start, stop), _count_lines(path, start)), maxlen=0)
         raise
+
+
+def read_jsonl_chats(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
+    """Chats of a file of JSON lines, packed; else as read_jsonl.
+
+    Lines are counted from the file's start, since a chat's place is told later: rendering takes much longer.
+    """
+
+    def chat(record: dict[str, Any], number: int) -> str:
+        return pack_chat(record, path, f"line {number}", field)
+
+    yield from _documents(path, chat, (start, stop), _count_lines(path, start) if start else 0)
 
 
 def read_records(path: str) -> Iterator[tuple[int, dict[str, Any], int]]:
@@ -66,7 +85,9 @@ def read_records(path: str) -> Iterator[tuple[int, dict[str, Any], int]]:
                 yield number, record, raw.tell()
 
 
-def _documents(path: str, field: str, span: tuple[int, int | None], lines_before: int) -> Iterator[Sized]:
+def _documents(
+    path: str, text_of_record: Callable[[dict[str, Any], int], str], span: tuple[int, int | None], lines_before: int
+) -> Iterator[Sized]:
     start, stop = span
     with open_file(path) as raw:
         before = raw.seek(start)
@@ -76,9 +97,7 @@ def _documents(path: str, field: str, span: tuple[int, int | None], lines_before
             record = _parse(path, number, line)
             if record is None:
                 continue
-            if field not in record:
-                raise no_field(path, f"line {number}: ", field, record)
-            text = text_of(record[field], path, f"line {number}", field)
+            text = text_of_record(record, number)
             place = raw.tell()
             yield text, place - before
             before = place

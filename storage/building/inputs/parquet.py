@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .base import Sized, bad, even_cuts, open_file
-from .columns import check_column, column_texts, damaged, import_arrow
+from .columns import Rows, damaged, import_arrow
 
 _EXPANSION = 4
 _BATCH_BYTES = 4 << 20
@@ -34,6 +34,15 @@ def read_parquet(path: str, field: str, start: int = 0, stop: int | None = None)
 
     `start` and `stop` are row groups. Raises UserError naming file, row group and row of what is damaged or null.
     """
+    yield from _read(path, Rows(field), start, stop)
+
+
+def read_parquet_chats(path: str, field: str, start: int = 0, stop: int | None = None) -> Iterator[Sized]:
+    """Chats of a Parquet file, packed; else as read_parquet."""
+    yield from _read(path, Rows(field, chats=True), start, stop)
+
+
+def _read(path: str, rows: Rows, start: int, stop: int | None) -> Iterator[Sized]:
     arrow = import_arrow(path, "a Parquet file")
     open_file(path).close()
     try:
@@ -42,12 +51,12 @@ def read_parquet(path: str, field: str, start: int = 0, stop: int | None = None)
     except damaged(arrow) as error:
         raise bad(path, f"not a whole Parquet file: its footer cannot be read ({error})") from None
     with file:
-        check_column(path, arrow, schema, field)
+        rows.columns(path, arrow, schema)
         size_bytes, num_rows = os.stat(path).st_size, file.metadata.num_rows
         groups = range(start, file.num_row_groups if stop is None else stop)
         row = _rows_before(file, start)
         before = size_bytes * row // max(1, num_rows)
-        for row, text in enumerate(_texts(path, arrow, (file, groups), field), row + 1):  # noqa: B020
+        for row, text in enumerate(_texts(path, arrow, (file, groups), rows), row + 1):  # noqa: B020
             place = size_bytes * row // max(row, num_rows)
             yield text, place - before
             before = place
@@ -59,16 +68,17 @@ def _rows_before(file: Any, group: int) -> int:
     return sum(file.metadata.row_group(number).num_rows for number in range(group))
 
 
-def _texts(path: str, arrow: Any, part: tuple[Any, range], field: str) -> Iterator[str]:
+def _texts(path: str, arrow: Any, part: tuple[Any, range], rows: Rows) -> Iterator[str]:
     file, groups = part
+    columns = rows.columns(path, arrow, file.schema_arrow)
     row = _rows_before(file, groups.start)
     for group in groups:
         place = f"row group {group}"
         try:
             about = file.metadata.row_group(group)
             end = row + about.num_rows
-            for batch in file.iter_batches(_batch_rows(about, field), row_groups=[group], columns=[field]):
-                yield from column_texts(batch.column(0), path, place, row, field)
+            for batch in file.iter_batches(_batch_rows(about, columns), row_groups=[group], columns=columns):
+                yield from rows.texts(batch, path, place, row)
                 row += batch.num_rows
         except damaged(arrow) as error:
             raise bad(path, f"{place}, row {row} or one of the next: damaged ({error})") from None
@@ -76,8 +86,9 @@ def _texts(path: str, arrow: Any, part: tuple[Any, range], field: str) -> Iterat
             raise bad(path, f"{place}: {about.num_rows - end + row} rows, not {about.num_rows} as the footer says")
 
 
-def _batch_rows(group: Any, field: str) -> int:
+def _batch_rows(group: Any, fields: list[str]) -> int:
     """Rows of about 4 MiB of text, so that long documents do not fill the memory."""
     columns = [group.column(number) for number in range(group.num_columns)]
-    size = sum(column.total_uncompressed_size for column in columns if column.path_in_schema == field)
+    own = [column for column in columns if column.path_in_schema.partition(".")[0] in fields]
+    size = sum(column.total_uncompressed_size for column in own)
     return int(min(_BATCH_ROWS, max(1, _BATCH_BYTES * group.num_rows // max(1, size))))

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from . import arrow, hdf5, jsonl, parquet
 from .base import Reader
 
+CHATS = " of chats"
+"""Ending of the names of formats whose records are chats."""
+
 
 @dataclass(frozen=True)
 class RecordFormat:
@@ -27,4 +30,7 @@ RECORDS = {
     "parquet": RecordFormat(parquet.read_parquet, parquet.expansion, parquet.cut_parquet),
     "arrow": RecordFormat(arrow.read_arrow, _plain, arrow.cut_arrow),
     "hdf5": RecordFormat(hdf5.read_hdf5, _plain, hdf5.cut_hdf5),
+    f"jsonl{CHATS}": RecordFormat(jsonl.read_jsonl_chats, jsonl.expansion, jsonl.cut_jsonl),
+    f"parquet{CHATS}": RecordFormat(parquet.read_parquet_chats, parquet.expansion, parquet.cut_parquet),
+    f"arrow{CHATS}": RecordFormat(arrow.read_arrow_chats, _plain, arrow.cut_arrow),
 }
