@@ -121,7 +121,8 @@ def _order(arguments: argparse.Namespace) -> int:
         lines.append(f"position {origin.position}: {place}, sample {origin.sample} of {origin.store}")
         for part in origin.documents:
             where = f"document {part.document}, its tokens {part.first} to {part.last} (at {part.start:,})"
-            lines.append(f"  {where}: {part.text!r}")
+            how = f", its middle moved ({part.fill_in_the_middle})" if part.fill_in_the_middle else ""
+            lines.append(f"  {where}{how}: {part.text!r}")
     emit(arguments, {"samples": [origin.record() for origin in origins]}, "\n".join(lines))
     return 0
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .base import Section
+from .fill_in_the_middle import FillInTheMiddle
 
 
 class Source(Section):
@@ -67,6 +68,8 @@ class DataConfig(Section):
     """What `submit` does about a store whose ids were cut to 16 bits, or whose unknown token is above max_unknown."""
     max_unknown: float = Field(default=0.05, ge=0.03, le=1)
     """Largest share of a shard's tokens that may be the tokenizer's unknown token."""
+    fill_in_the_middle: FillInTheMiddle = FillInTheMiddle()
+    """Documents whose middle is predicted from what stands before and after it; off if not given."""
     prompt_mask: bool = True
     """Predict only what a store's loss mask says, which `data build --chat` writes: the assistant's tokens. Stores
     without one are predicted whole; `false` does so with all."""

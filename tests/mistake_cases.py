@@ -119,6 +119,32 @@ OVERRIDES = [
     override("train.schedule.min_lr", "9", "above optimizer.lr"),
     override("train.schedule.min_lr", "1", "optimizer.lr"),
     override("data.train.3.store", "x", "0 to 0"),
+    override("data.fill_in_the_middle.rate", "1.5", "1.5", "less than or equal to 1"),
+    override("data.fill_in_the_middle.spm_rate", "-1", "-1", "greater than or equal to 0"),
+    Mistake(
+        "plan run.yaml 'data.fill_in_the_middle.tokens.prefix=<|fim_middle|>'",
+        ("data.fill_in_the_middle.tokens: prefix '<|fim_middle|>'", "must differ"),
+    ),
+    Mistake(
+        "submit run.yaml data.fill_in_the_middle.rate=0.5",
+        ("data.fill_in_the_middle.tokens.prefix: '<|fim_prefix|>' is no token of", "store.zarr/tokenizer"),
+    ),
+    override("data.prompt_mask", "3", "3", "bool"),
+    Mistake("data build --chat text/a.py new.zarr", ("--tokenizer: not given", "give the model's own")),
+    Mistake("data build --chat-template chatml text new.zarr", ("--chat-template: given without --chat",)),
+    Mistake(
+        "data build --chat --tokenizer store.zarr/tokenizer text new.zarr",
+        ("SOURCE text: --chat, but text has no records",),
+    ),
+    Mistake(
+        "data build --chat --tokenizer store.zarr/tokenizer values.jsonl new.zarr",
+        ("--chat-template: not given, and the tokenizer has no chat template", "chatml"),
+    ),
+    Mistake(
+        "data append --chat chats.jsonl store.zarr",
+        ("STORE store.zarr: has no loss mask", "data.train"),
+        write("chats.jsonl", '{"prompt": "a", "completion": "b"}'),
+    ),
     Mistake("plan run.yaml 'data.stages=[{until_tokens: 320}]'", ("data.stages.0.until_tokens: 320", "has no end")),
     Mistake("plan run.yaml 'data.stages=[{},{}]'", ("data.stages.0.until_tokens: is missing", "follows")),
     Mistake(

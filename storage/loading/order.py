@@ -44,7 +44,7 @@ class Order:
         self._block = min(MAX_BLOCK, max(1, window // 16))
         self._num_blocks = -(-num_samples // self._block)
         self._span = -(-window // self._block) * self._block
-        self._key = _absorb(_absorb(np.zeros(1, np.uint64), seed), ORDER_VERSION)
+        self._key = absorb(absorb(np.zeros(1, np.uint64), seed), ORDER_VERSION)
 
     def samples(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sample at each position (any shape, int64, >= 0); values in 0..num_samples-1, same shape, int64."""
@@ -60,7 +60,7 @@ class Order:
 
     def _samples(self, flat: NDArray[np.int64]) -> NDArray[np.int64]:
         epoch, place = np.divmod(flat.astype(np.uint64), np.uint64(self.num_samples))
-        key = _absorb(self._key, epoch)
+        key = absorb(self._key, epoch)
         result = self._step(place, key)
         # The blocks may cover a few more places than there are samples: walk on until inside.
         while (outside := np.flatnonzero(result >= np.uint64(self.num_samples))).size:
@@ -74,9 +74,9 @@ class Order:
         window = place // span
         first = window * span
         size = np.minimum(span, total - first)
-        inside = _permute(place - first, size, _absorb(_absorb(key, _SAMPLE_LEVEL), window))
+        inside = _permute(place - first, size, absorb(absorb(key, _SAMPLE_LEVEL), window))
         slot, offset = np.divmod(first + inside, block)
-        drawn = _permute(slot, np.full_like(slot, self._num_blocks), _absorb(key, _BLOCK_LEVEL))
+        drawn = _permute(slot, np.full_like(slot, self._num_blocks), absorb(key, _BLOCK_LEVEL))
         step: Words = drawn * block + offset
         return step
 
@@ -103,7 +103,7 @@ def _feistel(value: Words, rows: Words, columns: Words, key: Words) -> Words:
     """Rounds turn by turn add a keyed hash of the column to the row, and of the row to the column."""
     row, column = np.divmod(value, columns)
     for turn in range(_ROUNDS):
-        keyed = _absorb(key, turn)
+        keyed = absorb(key, turn)
         if turn % 2 == 0:
             row = (row + _mix(column ^ keyed) % rows) % rows
         else:
@@ -112,7 +112,7 @@ def _feistel(value: Words, rows: Words, columns: Words, key: Words) -> Words:
     return cell
 
 
-def _absorb(key: Words, word: Words | int) -> Words:
+def absorb(key: Words, word: Words | int) -> Words:
     """A new key from a key and one 64-bit word; arrays of at least one axis, so that sums wrap silently."""
     return _mix(key ^ _mix(np.atleast_1d(np.asarray(word, np.uint64)) + np.uint64(_GOLDEN)))
 

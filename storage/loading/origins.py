@@ -1,7 +1,7 @@
 """Which documents a sample came from: what `data order --explain` says."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ class Part:
     start: int
     """Where the part begins in the store."""
     text: str
-    """Its beginning, at most 24 tokens."""
+    """Its beginning, at most 24 tokens, as it stands in the store."""
+    fill_in_the_middle: str | None = None
+    """How it was cut, if its middle was moved to its end."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class Origin(Place):
 
     def record(self) -> dict[str, Any]:
         """For --json."""
-        return asdict(self)
+        record = asdict(self)
+        for part in record["documents"]:
+            if part["fill_in_the_middle"] is None:
+                del part["fill_in_the_middle"]
+        return record
 
 
 def origin_of(store: TokenStore, place: Place, sample: int, ranges: Iterable[tuple[int, int]]) -> Origin:
@@ -56,6 +62,15 @@ def origin_of(store: TokenStore, place: Place, sample: int, ranges: Iterable[tup
     tokenizer = open_tokenizer(store.path)
     parts = [part for start, stop in ranges for part in _parts(store, tokenizer, start, stop)]
     return Origin(**vars(place), store=str(store.path), sample=sample, documents=tuple(parts))
+
+
+def with_moves(origin: Origin, moves: dict[int, str]) -> Origin:
+    """Say which documents were changed: `moves` has the first column of each in the sample, and what was done."""
+    parts, column = [], 0
+    for part in origin.documents:
+        parts.append(replace(part, fill_in_the_middle=moves.get(column)))
+        column += part.last - part.first + 1
+    return replace(origin, documents=tuple(parts))
 
 
 def _parts(store: TokenStore, tokenizer: StoreTokenizer, start: int, stop: int) -> Iterator[Part]:

@@ -16,8 +16,9 @@ from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
 from ..tokens.shards import BadChunk
 from ..tokens.store import read_info
 from ..tokens.verify import check_presence
+from .fill_in_the_middle import Filler
 from .order import MAX_BLOCK, ORDER_VERSION, Order
-from .origins import Origin, Place, origin_of
+from .origins import Origin, Place, origin_of, with_moves
 from .repairs import Repair, Replacer
 from .samples import Batch, Numbers, PackedSamples, Samples, SplitSamples
 from .stages import Stages
@@ -53,6 +54,9 @@ class TrainingData:
             "stages": self._stages.record(),
         }
         """All that the order depends on beside the stores, for a checkpoint's manifest."""
+        self._filler = Filler.of(data, stores[0])
+        if self._filler is not None:
+            self.order_record["fill_in_the_middle"] = data.fill_in_the_middle.model_dump()
         self._masked = data.prompt_mask and any(store.loss_mask is not None for store in stores)
         self._seed, self._replacers = data.seed, dict[int, Replacer]()
         self.num_samples: int = sum(counts)
@@ -132,6 +136,12 @@ class TrainingData:
         Without `starts` the beginnings of documents are not looked up, and the batch has none. Raises FoundBad naming
         the file and chunk if data is damaged.
         """
+        batch = self._read(position, count, starts or self._filler is not None, out)
+        if self._filler is not None:
+            self._filler.apply(batch, position)
+        return batch
+
+    def _read(self, position: int, count: int, starts: bool, out: NDArray[np.int64] | None = None) -> Batch:
         batch = Batch(np.empty((count, self._length + 1), np.int64) if out is None else out, self._masked)
         located = list(self._located(position, count))
         batch.replaced = sum(replaced for _, _, _, replaced in located)
@@ -155,6 +165,7 @@ class TrainingData:
         """Where the samples at these positions come from."""
         positions = np.arange(position, position + count, dtype=np.int64)
         places, stages = self._stages.locate(positions)[1].tolist(), self._stages.stages_of(positions).tolist()
+        moves = self._filler.moves(self._read(position, count, True), position) if self._filler is not None else []
         origins = []
         for source, numbers, rows, _ in self._located(position, count):
             store, samples = self._stores[source], self._samples[source]
@@ -162,7 +173,8 @@ class TrainingData:
                 _, starts, stops = samples.extents(np.array([number]))
                 ranges = zip(starts.tolist(), stops.tolist(), strict=True)
                 place = Place(position + row, stages[row], self._labels[source], places[row] // samples.num_samples)
-                origins.append(origin_of(store, place, number, ranges))
+                moved = {move.start: str(move) for move in moves if move.row == row}
+                origins.append(with_moves(origin_of(store, place, number, ranges), moved))
         return sorted(origins, key=lambda origin: origin.position)
 
     def _located(self, position: int, count: int) -> Iterator[tuple[int, Numbers, Numbers, int]]:

@@ -18,6 +18,7 @@ from trainwright.storage.building.build import BuildOptions, build_store
 
 from ..docs_pages import DOCS, ROOT, Command, TextFile, is_printed, read_page
 from ..unit.storage.building.inputs.files import write_pair
+from ..unit.storage.chats import write_tokenizer
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
 
@@ -106,6 +107,7 @@ def write_own_files(folder: Path) -> None:
     build_store([folder / "notes"], folder / "old.zarr", BuildOptions(vocab_size=260), lambda *_: None)
     shutil.copytree(folder / "old.zarr" / "tokenizer", folder / "path" / "to" / "tokenizer")
     shutil.rmtree(folder / "old.zarr")
+    write_tokenizer(folder / "fim-tokenizer")
     write_pair(folder / "corpus_text_document", [[[70, 71, 72]], [[80, 81]]])
 
 

@@ -85,7 +85,14 @@ ENDS = {
     "tools": "<|im_end|>",
 }
 _SPECIAL = ["<|endoftext|>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-_SPECIAL += ["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+_SPECIAL += [
+    "<|fim_prefix|>",
+    "<|fim_middle|>",
+    "<|fim_suffix|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+]
 _WORDS = [
     "hello",
     "world",

@@ -36,7 +36,7 @@ from .test_verify import rewrite
 def mask_of(path: Path) -> list[int]:
     mask = open_store(path).loss_mask
     assert mask is not None
-    return mask.read(0, read_info(path).tokens).tolist()
+    return [int(each) for each in mask.read(0, read_info(path).tokens)]
 
 
 def verify(path: Path) -> None:
