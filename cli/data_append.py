@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .data_build import facts
+from .data_build import add_deduplication, dropped, facts, near_threshold
 from .output import add_json_option, emit
 from .progress import StageProgress
 
@@ -23,6 +23,7 @@ def add_append(actions: Any) -> None:
     append.add_argument("--format", default="auto", metavar="FORMAT", help="what the sources are, as of `data build`")
     append.add_argument("--field", metavar="NAME", help="JSON key, column or HDF5 dataset that holds the text (text)")
     append.add_argument("--chat", action="store_true", help="records are chats, as of `data build`")
+    add_deduplication(append)
     append.add_argument("--workers", type=int, metavar="N", help="processes that work at once (all CPUs)")
     add_json_option(append)
     append.set_defaults(run=run)
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         format=arguments.format,
         field=arguments.field,
         chat=arguments.chat,
+        deduplicate=arguments.deduplicate,
+        near_threshold=near_threshold(arguments),
         workers=arguments.workers,
     )
     with StageProgress() as line:
@@ -48,9 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"skipped {result.skipped} files that are not UTF-8 text", file=sys.stderr)
     info = result.info
     added = {"added_tokens": result.tokens, "added_documents": result.documents, "skipped_files": result.skipped}
+    added |= {"dropped_exact": result.dropped_exact, "dropped_near": result.dropped_near}
     text = (
         f"{arguments.store}: generation {info.generation}: {result.tokens:,} tokens of {result.documents:,} documents "
         f"added, {info.tokens:,} of {info.documents:,} in all"
     )
+    text += dropped(options, result.dropped_exact, result.dropped_near)
     emit(arguments, {"store": str(arguments.store), **facts(info), **added}, text)
     return 0

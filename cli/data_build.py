@@ -41,10 +41,7 @@ def add_build(actions: Any) -> None:
     build.add_argument("--chat-template", metavar="FILE|chatml", help=template_help)
     build.add_argument("--shard-tokens", type=int, metavar="N", help="tokens of a shard file (67108864)")
     build.add_argument("--compression", default="none", metavar="none|zstd", help="codec of the chunks (none)")
-    drop_help = "drop documents of the same tokens as an earlier one, or also of nearly the same (none)"
-    build.add_argument("--deduplicate", default="none", metavar="none|exact|near", help=drop_help)
-    near_help = "how similar near duplicates are, from 0.3 to below 1 (0.8)"
-    build.add_argument("--near-threshold", type=float, metavar="X", help=near_help)
+    add_deduplication(build)
     workers_help = "processes that work at once, or array tasks with --cluster; the store is the same (all CPUs)"
     build.add_argument("--workers", type=int, metavar="N", help=workers_help)
     build.add_argument("--cluster", metavar="PROFILE", help="build as jobs of this profile's Slurm cluster")
@@ -96,11 +93,32 @@ def report(arguments: argparse.Namespace, options: "BuildOptions", result: "Buil
     text = f"{arguments.store}: {info.tokens:,} tokens of {info.documents:,} documents, vocabulary {info.vocab_size:,}"
     if info.trained_tokens is not None:
         text += f", {info.trained_tokens / info.tokens:.1%} of the tokens trained"
-    if options.deduplicate != "none":
-        text += f"; dropped {result.dropped_exact:,} equal"
-        text += f" and {result.dropped_near:,} nearly equal" if options.deduplicate == "near" else ""
-        text += " documents"
-    emit(arguments, record, text)
+    emit(arguments, record, text + dropped(options, result.dropped_exact, result.dropped_near))
+
+
+def add_deduplication(command: argparse.ArgumentParser) -> None:
+    """The options by which duplicates are dropped."""
+    drop_help = "drop documents of the same tokens as an earlier one, or also of nearly the same (none)"
+    command.add_argument("--deduplicate", default="none", metavar="none|exact|near", help=drop_help)
+    near_help = "how similar near duplicates are, from 0.3 to below 1 (0.8)"
+    command.add_argument("--near-threshold", type=float, metavar="X", help=near_help)
+
+
+def near_threshold(arguments: argparse.Namespace) -> float:
+    """The one that was given, or 0.8. Raises UserError if it was given for nothing."""
+    from ..config.errors import UserError
+
+    if arguments.near_threshold is not None and arguments.deduplicate != "near":
+        raise UserError("--near-threshold", "given without --deduplicate near", "give both, or leave it out")
+    return 0.8 if arguments.near_threshold is None else float(arguments.near_threshold)
+
+
+def dropped(options: "BuildOptions", exact: int, near: int) -> str:
+    """What was dropped, in words; nothing if nothing was to be."""
+    if options.deduplicate == "none":
+        return ""
+    nearly = f" and {near:,} nearly equal" if options.deduplicate == "near" else ""
+    return f"; dropped {exact:,} equal{nearly} documents"
 
 
 def facts(info: "StoreInfo") -> dict[str, Any]:
@@ -125,12 +143,9 @@ def facts(info: "StoreInfo") -> dict[str, Any]:
 
 
 def _options(arguments: argparse.Namespace) -> "BuildOptions":
-    from ..config.errors import UserError
     from ..storage.building.build import SHARD_TOKENS, BuildOptions
     from ..storage.building.sources import Selection
 
-    if arguments.near_threshold is not None and arguments.deduplicate != "near":
-        raise UserError("--near-threshold", "given without --deduplicate near", "give both, or leave it out")
     extensions = tuple("." + text.removeprefix(".") for text in arguments.extension)
     return BuildOptions(
         vocab_size=arguments.vocab_size,
@@ -143,6 +158,6 @@ def _options(arguments: argparse.Namespace) -> "BuildOptions":
         shard_tokens=SHARD_TOKENS if arguments.shard_tokens is None else arguments.shard_tokens,
         compression=arguments.compression,
         deduplicate=arguments.deduplicate,
-        near_threshold=0.8 if arguments.near_threshold is None else arguments.near_threshold,
+        near_threshold=near_threshold(arguments),
         workers=arguments.workers,
     )

@@ -262,6 +262,8 @@ BUILDS = [
     Mistake("data build run.yaml new.zarr --format nanogpt", ("--tokenizer", "run.yaml holds token ids alone")),
     Mistake("data append text absent.zarr", ("absent.zarr: not a token store",)),
     Mistake("data append absent store.zarr", ("SOURCE absent",)),
+    Mistake("data append text store.zarr --deduplicate fuzzy", ("--deduplicate", "'fuzzy'", "exact")),
+    Mistake("data append text store.zarr --near-threshold 0.5", ("--near-threshold", "--deduplicate near")),
     Mistake("data append text store.zarr --workers none", ("--workers", "'none'")),
     Mistake("data build text new.zarr --tokenizer text/a.py", ("--tokenizer", "text/a.py", "not a tokenizer")),
     Mistake("data build text new.zarr --extension .rs", ("SOURCE text: holds no file", "--extension")),

@@ -10,12 +10,13 @@ from ...config.errors import UserError
 from ..tokens.growing import discard_staged, finish_append, publish_append
 from ..tokens.store import TOKENIZER, StoreInfo, read_info
 from ..tokens.tokenizer import open_tokenizer
-from .assembly import Assembly, Progress
+from .assembly import Assembly, NothingNew, Progress
 from .build import Say
 from .build_folder import empty, folder_beside, remove_work
 from .build_tokenizer import choose_tokenizer
 from .chat_encoding import with_template
 from .crew import Crew
+from .known import known_parts
 from .layout import read_layout
 from .parts import Vocabulary, cut_inputs
 from .plan import BuildOptions, Origin, Plan, difference, read_plan, request_for, write_plan
@@ -32,16 +33,20 @@ class AppendResult:
     tokens: int
     documents: int
     skipped: int
+    dropped_exact: int = 0
+    dropped_near: int = 0
+    """Documents that were dropped as equal, and as nearly equal, to others that stay or are there already."""
 
 
 def append_store(
     sources: Sequence[Path], store: Path, options: BuildOptions, watchers: tuple[Progress, Say]
 ) -> AppendResult:
-    """Add documents after the last one of a store. Of the options count selection, format, field and workers.
+    """Add documents after the last one of a store. All options count but vocab_size, tokenizer and how it is stored.
 
-    Tokenizer, shards and compression are the store's. Older generations read the same tokens as before, and readers
-    that have the store open are not disturbed. A killed append goes on where it was when the same is asked for, and
-    is never done twice. Raises UserError for a bad source, or if there is no store; FoundBad for a damaged one.
+    What is dropped as a duplicate is compared with the whole store; if all is, the store stays as it is. Tokenizer,
+    shards and compression are the store's. Older generations read the same tokens as before, and readers that have
+    the store open are not disturbed. A killed append goes on where it was when the same is asked for, and is never
+    done twice. Raises UserError for a bad source, or if there is no store; FoundBad for a damaged one.
     """
     options.check()
     own = _of_store(options, store, read_info(store))
@@ -50,12 +55,20 @@ def append_store(
         discard_staged(store)
         plan, done = _prepared(space, sources, store, own, watchers)
         if not done:
-            with Crew(space, options.num_workers) as crew:
-                Assembly(space, plan, crew, watchers[0]).finish()
-            publish_append(store, space.store)
+            carry_out(space, store, plan, options.num_workers, watchers[0])
         result = _result(space, plan, read_info(store))
         remove_work(space)
     return result
+
+
+def carry_out(space: Workspace, store: Path, plan: Plan, workers: int, progress: Progress) -> None:
+    """Do what is left of a plan, and put the next generation in the store's place, if anything is new."""
+    try:
+        with Crew(space, workers) as crew:
+            Assembly(space, plan, crew, progress).finish()
+    except NothingNew:
+        return
+    publish_append(store, space.store)
 
 
 def _of_store(options: BuildOptions, store: Path, info: StoreInfo) -> BuildOptions:
@@ -67,6 +80,8 @@ def _of_store(options: BuildOptions, store: Path, info: StoreInfo) -> BuildOptio
         chat=options.chat,
         shard_tokens=info.shard_tokens,
         compression=info.compression,
+        deduplicate=options.deduplicate,
+        near_threshold=options.near_threshold,
         workers=options.workers,
     )
 
@@ -115,7 +130,10 @@ def _planned(space: Workspace, request: dict[str, Any], inputs: Inputs, how: tup
     for name, text in tokenizer.files.items():
         write_whole(space.tokenizer / name, text.encode())
     vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.end_of_document)
-    plan = Plan(request, tokenizer.fingerprint(), vocabulary, False, tuple(cut_inputs(inputs, vocabulary)))
+    store = Path(request["origin"]["store"])
+    known = [] if options.deduplicate == "none" else known_parts(store, read_info(store))
+    parts = (*known, *cut_inputs(inputs, vocabulary))
+    plan = Plan(request, tokenizer.fingerprint(), vocabulary, False, parts)
     write_plan(space, plan)
     return plan
 
@@ -123,5 +141,7 @@ def _planned(space: Workspace, request: dict[str, Any], inputs: Inputs, how: tup
 def _result(space: Workspace, plan: Plan, info: StoreInfo) -> AppendResult:
     layout, origin = read_layout(space), plan.origin
     assert origin is not None
-    skipped = 0 if layout is None else layout.skipped
-    return AppendResult(info, info.tokens - origin.tokens, info.documents - origin.documents, skipped)
+    tokens, documents = info.tokens - origin.tokens, info.documents - origin.documents
+    if layout is None:
+        return AppendResult(info, tokens, documents, 0)
+    return AppendResult(info, tokens, documents, layout.skipped, layout.exact, layout.near)

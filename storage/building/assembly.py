@@ -21,6 +21,14 @@ Stages: "read" and "train" (sizes 0: how long it takes is not known) if a tokeni
 """
 
 
+class NothingNew(Exception):
+    """Every document is a duplicate of one that the store has."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        super().__init__("every document is a duplicate")
+
+
 class Assembly:
     """One building folder on its way to a store; whatever is done already is not done again."""
 
@@ -34,9 +42,11 @@ class Assembly:
         return [number for number in range(len(self._plan.parts)) if not self._has_part(number)]
 
     def finish(self) -> tuple[StoreInfo, Layout]:
-        """Do all that is left. Raises UserError for damaged sources, or if they hold no document; OSError."""
+        """Do all that is left. Raises UserError for damaged sources, or none in them; NothingNew; OSError."""
         self._space.store.mkdir(exist_ok=True)
         layout = self._repeated(self._to_layout)
+        if layout.tokens == layout.first_token and layout.first_token and layout.exact + layout.near:
+            raise NothingNew(layout)
         if layout.tokens == layout.first_token:
             raise _no_document(self._plan, layout.skipped)
         shard_tokens = self._plan.options["shard_tokens"]

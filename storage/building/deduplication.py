@@ -30,21 +30,24 @@ def hasher_for(options: dict[str, Any]) -> MinHasher | None:
     return MinHasher(options["near_threshold"]) if options["deduplicate"] == "near" else None
 
 
-def find_duplicates(parts: Sequence[PartFile], kind: str, threshold: float | None) -> Dropped:
+def find_duplicates(parts: Sequence[PartFile], kind: str, threshold: float | None, num_known: int = 0) -> Dropped:
     """Decide. The first of equal documents, in the sources' order, is kept, and so is the first of a near cluster.
 
+    The first `num_known` parts are what a store has already: dropped as a whole, since it is there, and not counted.
     Raises PartDamaged.
     """
     counts = [part.summary["documents"] for part in parts]
     drop = np.zeros(sum(counts), bool)
     if kind != "none":
         _drop_equal(parts, drop)
-    exact = int(drop.sum())
+    known = sum(counts[:num_known])
+    exact = int(drop[known:].sum())
     if kind == "near":
         assert threshold is not None
         _drop_near(parts, drop, threshold)
-    borders = np.cumsum(counts)[:-1]
-    return Dropped(np.split(drop, borders), exact, int(drop.sum()) - exact)
+    near = int(drop[known:].sum()) - exact
+    drop[:known] = True
+    return Dropped(np.split(drop, np.cumsum(counts)[:-1]), exact, near)
 
 
 def _drop_equal(parts: Sequence[PartFile], drop: Mask) -> None:

@@ -13,6 +13,7 @@ from ..tokens.tokenizer import StoreTokenizer
 from ..tokens.word_cache import word_cache_for
 from .deduplication import hasher_for
 from .inputs.base import Piece, Sized, bad
+from .known import KNOWN, read_known
 from .part_files import PartWriter
 from .parts import Part, holds_text, part_pieces, part_texts
 from .plan import Plan
@@ -56,10 +57,14 @@ def encode_part(
     """
     part = plan.parts[number]
     _check_unchanged(part, plan)
-    writer = PartWriter(space, number, np.dtype(dtype_for(plan.vocabulary.size)), hasher_for(plan.options))
+    dtype, hasher = np.dtype(dtype_for(plan.vocabulary.size)), hasher_for(plan.options)
+    writer = PartWriter(space, number, dtype, hasher, keep_tokens=part.kind != KNOWN)
     skipped: set[str] = set()
     try:
-        if not isinstance(encoder, TextEncoder):
+        if part.kind == KNOWN:
+            assert plan.origin is not None
+            read_known(part, plan.origin, writer, passed)
+        elif not isinstance(encoder, TextEncoder):
             _encode_chats(part_texts(part, skipped), encoder, writer, passed)
         elif holds_text(part):
             _encode(part_texts(part, skipped), encoder, writer, passed)
@@ -72,6 +77,8 @@ def encode_part(
 
 
 def _check_unchanged(part: Part, plan: Plan) -> None:
+    if part.kind == KNOWN:  # the folder beside the store is locked, and a generation never changes
+        return
     names = [each.path for each in part.slices]
     for name in [*names, *(f"{name[:-4]}.idx" for name in names if part.kind == "megatron")]:
         try:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..tokens.reader import TokenStore, open_store
 from ..tokens.writer import DOCUMENT_CHUNK, DocumentWriter
 from .deduplication import find_duplicates
+from .known import KNOWN
 from .part_files import PartDamaged, PartFile, read_summary
 from .plan import Plan
 from .workspace import Workspace, plan_digest, read_record, write_record, write_whole
@@ -62,7 +63,8 @@ def decide_layout(space: Workspace, plan: Plan) -> Layout:
     digest = plan_digest(space)
     parts = [_open(space, number, digest) for number in range(len(plan.parts))]
     options = plan.options
-    dropped = find_duplicates(parts, options["deduplicate"], options["near_threshold"])
+    num_known = sum(part.kind == KNOWN for part in plan.parts)
+    dropped = find_duplicates(parts, options["deduplicate"], options["near_threshold"], num_known)
     writer, first_token = _document_writer(space, plan)
     kept_tokens: list[int] = []
     for part, mask in zip(parts, dropped.masks, strict=True):

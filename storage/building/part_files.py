@@ -37,7 +37,17 @@ class PartDamaged(Exception):
 class PartWriter:
     """Writes one part beside its place; documents are added piece by piece."""
 
-    def __init__(self, space: Workspace, number: int, dtype: np.dtype[Any], hasher: MinHasher | None) -> None:
+    def __init__(
+        self,
+        space: Workspace,
+        number: int,
+        dtype: np.dtype[Any],
+        hasher: MinHasher | None,
+        *,
+        keep_tokens: bool = True,
+    ) -> None:
+        """Without keep_tokens only lengths, hashes and signatures are written."""
+        self._keep_tokens = keep_tokens
         self._space, self._number, self._dtype, self._hasher = space, number, dtype.newbyteorder("<"), hasher
         self._plan = plan_digest(space)
         self._place = beside(space.part(number))
@@ -59,9 +69,11 @@ class PartWriter:
         self._digest.update(tokens.astype("<u4").tobytes())
         if self._hasher is not None:
             self._document.append(tokens)
+        self._length += len(tokens)
+        if not self._keep_tokens:
+            return
         self._waiting.append(tokens)
         self._num_waiting += len(tokens)
-        self._length += len(tokens)
         if self._num_waiting >= BLOCK_TOKENS:
             self._write_blocks(self._num_waiting // BLOCK_TOKENS * BLOCK_TOKENS)
 

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainwright.config.errors import UserError
+from trainwright.storage.building.append import AppendResult, append_store
 from trainwright.storage.building.build import BuildOptions, BuildResult, build_store
 from trainwright.storage.building.minhash import MinHasher, rows_per_band
 from trainwright.storage.tokens.reader import open_store
@@ -141,3 +142,62 @@ def test_bad_options(tmp_path: Path, options: dict[str, Any], where: str) -> Non
     with pytest.raises(UserError) as caught:
         build_store([tmp_path], tmp_path / "s.zarr", BuildOptions(**options), quiet)
     assert caught.value.where == where
+
+
+Grow = Callable[..., tuple[list[str], AppendResult]]
+
+
+@pytest.fixture
+def grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Grow:
+    """Appends texts to s.zarr and gives all texts of the store, and the result; what it has is read in small parts."""
+    monkeypatch.setattr("trainwright.storage.building.known._PART_TOKENS", 500)
+    monkeypatch.setattr("trainwright.storage.building.known._READ_TOKENS", 70)
+
+    def run(texts: list[str], kind: str, **options: Any) -> tuple[list[str], AppendResult]:
+        (tmp_path / "b.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+        given = BuildOptions(deduplicate=kind, **options)
+        result = append_store([tmp_path / "b.jsonl"], tmp_path / "s.zarr", given, (quiet, lambda line: None))
+        assert verify_store(tmp_path / "s.zarr", lambda done, total: None) == result.info
+        store, tokenizer = open_store(tmp_path / "s.zarr"), open_tokenizer(tmp_path / "s.zarr")
+        tokens = store.read(0, store.num_tokens)
+        pieces = np.split(tokens, store.document_index.within(1, store.num_tokens))
+        return [tokenizer.decode(piece[:-1].tolist()) for piece in pieces], result
+
+    return run
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_store_has_is_not_added_again(drop: Drop, grow: Grow, rng: random.Random, workers: int) -> None:
+    old = [rng.choice(["", "a", "same", f"text {rng.randrange(40)} " * 9]) for _ in range(200)]
+    new = [rng.choice([*old, f"other {rng.randrange(40)} " * 7]) for _ in range(200)]
+    new += ["a new one"]
+    kept, before = drop(old, "none", workers=1)
+    assert kept == old, "what it has twice stays"
+    wanted = [text for text in dict.fromkeys(new) if text not in old]
+    everything, result = grow(new, "exact", workers=workers)
+    assert everything == old + wanted
+    assert (result.documents, result.dropped_exact, result.dropped_near) == (len(wanted), 201 - len(wanted), 0)
+    assert (result.info.generation, result.info.deduplication) == (2, None)
+    assert result.tokens == result.info.tokens - before.info.tokens
+
+
+def test_nothing_new_is_no_generation(drop: Drop, grow: Grow, tmp_path: Path) -> None:
+    texts = [f"text {number} " * 9 for number in range(50)]
+    _, before = drop(texts, "none", workers=1)
+    everything, result = grow(texts[::-1], "exact", workers=1)
+    assert everything == texts
+    assert (result.documents, result.tokens, result.dropped_exact) == (0, 0, 50)
+    assert result.info == before.info
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".jsonl") == ["s.zarr"]
+
+
+def test_near_duplicates_of_what_a_store_has(drop: Drop, grow: Grow, rng: random.Random) -> None:
+    """The same decision as a build of both together, but for what the store has."""
+    words = [f"w{number}" for number in range(2000)]
+    originals = [" ".join(rng.sample(words, 150)) for _ in range(20)]
+    near = [f"{text} and w{number}" for number, text in enumerate(originals[:12])]
+    fresh = [" ".join(rng.sample(words, 150)) for _ in range(5)]
+    drop(originals, "none", workers=1)
+    everything, result = grow([*near, *originals[:4], *fresh, fresh[0] + " w7"], "near", workers=2)
+    assert everything == originals + fresh
+    assert (result.dropped_exact, result.dropped_near) == (4, 13)
