@@ -18,6 +18,7 @@ from .chat_template import ChatTemplate, Span
 from .inputs.chats import Chat
 
 CHATML = "chatml"
+_TOOL_USE = "tool_use"
 _TEMPLATE, _CONFIG, _MAP = "chat_template.jinja", "tokenizer_config.json", "special_tokens_map.json"
 _CHATML = """\
 {%- for message in messages %}
@@ -42,7 +43,7 @@ class ChatEncoder:
     def __init__(self, tokenizer: StoreTokenizer, now: datetime) -> None:
         """Raises UserError if the tokenizer has no chat template that can be used."""
         self._dtype = dtype_for(tokenizer.vocab_size)
-        self._template = _open_template(tokenizer, now)
+        self._templates = _open_templates(tokenizer, now)
         self._tokenizer = Tokenizer.from_str(tokenizer.tokenizer.to_str())
         self._tokenizer.encode_special_tokens = False  # what the template spells out is meant
         added = self._tokenizer.get_added_tokens_decoder()
@@ -54,11 +55,16 @@ class ChatEncoder:
 
         Raises UserError naming the record.
         """
-        rendered = [self._template.render(Chat.unpack(line)) for line in lines]
+        chats = [Chat.unpack(line) for line in lines]
+        templates = [self._templates.get(_TOOL_USE if chat.tools else "", self._templates[""]) for chat in chats]
+        rendered = [template.render(chat) for template, chat in zip(templates, chats, strict=True)]
         encodings = self._tokenizer.encode_batch([text for text, _ in rendered], add_special_tokens=False)
-        return [self._of(encoding, *each) for encoding, each in zip(encodings, rendered, strict=True)]
+        alike = zip(encodings, rendered, templates, strict=True)
+        return [self._of(encoding, *each, template.marks_generation) for encoding, each, template in alike]
 
-    def _of(self, encoding: Encoding, text: str, spans: list[Span]) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+    def _of(
+        self, encoding: Encoding, text: str, spans: list[Span], marked: bool
+    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         ids = np.array(encoding.ids, np.int64)
         trained = np.zeros(len(ids), np.uint8)
         offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
@@ -67,7 +73,7 @@ class ChatEncoder:
         for start, stop in spans:
             # Every token that has a character of it, also one that it shares with what stands before.
             first, last = int(np.searchsorted(ends, start, "right")), int(np.searchsorted(starts, stop, "left"))
-            if not self._template.marks_generation:
+            if not marked:
                 last = self._end_of_turn(ids, first, last, (text, offsets, stop))
             trained[first:last] = 1
         return ids.astype(self._dtype), trained
@@ -104,28 +110,29 @@ def _read(path: Path) -> str:
         raise UserError(f"--chat-template {path}", str(reason), f"give a Jinja template, or {CHATML}") from None
 
 
-def _open_template(tokenizer: StoreTokenizer, now: datetime) -> ChatTemplate:
+def _open_templates(tokenizer: StoreTokenizer, now: datetime) -> dict[str, ChatTemplate]:
+    """The template, by the empty name; and one for chats with tools, if the configuration has such a one."""
     files = tokenizer.files
     config = json.loads(files.get(_CONFIG, "{}"))
-    text = files.get(_TEMPLATE) or _of_config(config.get("chat_template"))
-    if text is None:
+    texts = {"": files[_TEMPLATE]} if files.get(_TEMPLATE) else _of_config(config.get("chat_template"))
+    if "" not in texts:
         problem = "not given, and the tokenizer has no chat template of its own"
         raise UserError("--chat-template", problem, f"give a Jinja file, or {CHATML} if the tokenizer has its tokens")
-    if text == _CHATML:
+    if texts[""] == _CHATML:
         _check_chatml(tokenizer)
     special = {**json.loads(files.get(_MAP, "{}")), **config}
     try:
-        return ChatTemplate(text, _contents(special), now)
+        return {name: ChatTemplate(text, _contents(special), now) for name, text in texts.items()}
     except ValueError as error:
         raise UserError("--chat-template", f"not a Jinja template ({error})", "mend it, or give another") from None
 
 
-def _of_config(given: object) -> str | None:
+def _of_config(given: object) -> dict[str, str]:
     """tokenizer_config.json has one template, or several with names."""
     if isinstance(given, list):
         named = {each["name"]: each["template"] for each in given if isinstance(each, dict)}
-        given = named.get("default")
-    return given if isinstance(given, str) else None
+        return {ours: named[name] for name, ours in (("default", ""), (_TOOL_USE, _TOOL_USE)) if name in named}
+    return {"": given} if isinstance(given, str) else {}
 
 
 def _check_chatml(tokenizer: StoreTokenizer) -> None:

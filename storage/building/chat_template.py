@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from jinja2 import nodes
@@ -50,7 +51,10 @@ class ChatTemplate:
         place where the template refuses the chat, or that cannot be told.
         """
         text = self._render(chat, chat.messages)
-        return text, self._marked(chat, text) if self.marks_generation else self._by_prefix(chat, text)
+        spans = self._marked(chat, text) if self.marks_generation else self._by_prefix(chat, text)
+        if not any(start < stop for start, stop in spans):
+            raise bad(chat.path, f"{chat.place}: the chat template marks nothing as the assistant's", _MARK_IT)
+        return text, spans
 
     def _by_prefix(self, chat: Chat, text: str) -> list[Span]:
         spans = []
@@ -79,8 +83,7 @@ class ChatTemplate:
 
     def _marked(self, chat: Chat, text: str) -> list[Span]:
         """Rendered again with a mark before and after each block."""
-        known = set(text)
-        left, right = [chr(code) for code in _PRIVATE if chr(code) not in known][:2]
+        left, right = islice((mark for mark in map(chr, _PRIVATE) if mark not in text), 2)
         pieces = re.split(f"([{left}{right}])", self._render(chat, chat.messages, marks=(left, right)))
         spans, length, start = [], 0, 0
         for piece in pieces:

@@ -5,16 +5,18 @@ compressed: runs of equal values take next to no room.
 """
 
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .compressed_shards import CompressedShards
 from .framing import ShardShape
 from .shards import ShardSummary
-from .store import LOSS_MASK, StoreInfo
+from .store import StoreInfo
 from .wanted import Numbers, Wanted
+
+if TYPE_CHECKING:
+    from .reader import Shards
 
 Trained = NDArray[np.uint8]
 
@@ -37,10 +39,9 @@ def trained_in(shard: ShardSummary) -> int:
 class LossMask:
     """The mask of one store, open for reading. May be shared by threads that only read."""
 
-    def __init__(self, store: Path, info: StoreInfo, max_decoded: int, check: bool = True) -> None:
-        """At most `max_decoded` decoded chunks are kept. Without `check` no chunk's crc32c is looked at."""
-        self._shards = CompressedShards(store / LOSS_MASK, mask_info(info), max_decoded, check)
-        self._num_tokens = info.tokens
+    def __init__(self, shards: "Shards", num_tokens: int) -> None:
+        """`shards` are those of the array LOSS_MASK, opened with mask_info."""
+        self._shards, self._num_tokens = shards, num_tokens
 
     def read(self, start: int, stop: int) -> Trained:
         """Values of tokens start..stop-1. Raises FoundBad naming shard and chunk if one is damaged."""

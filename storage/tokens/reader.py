@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from .compressed_shards import CompressedShards
 from .documents import DocumentIndex
-from .loss_mask import LossMask
+from .loss_mask import LossMask, mask_info
 from .shard_reads import ShardReads
 from .shards import Tokens
-from .store import TOKENIZER, StoreInfo, read_info
+from .store import LOSS_MASK, TOKENIZER, StoreInfo, read_info
 from .wanted import Numbers, Wanted
 
 How = Literal["map", "plain"]
@@ -113,10 +113,10 @@ def open_store(
     info = read_info(path)
     if generation is not None:
         info = info.at_generation(generation)
-    shards = _shards(path, info, how if can_map() else "plain", (max_mapped, max_decoded), check)
-    store = TokenStore(path, shards, info)
+    how, limits = how if can_map() else "plain", (max_mapped, max_decoded)
+    store = TokenStore(path, _shards(path, info, how, limits, check), info)
     if info.trained_tokens is not None:
-        store.loss_mask = LossMask(path, info, max_decoded, check)
+        store.loss_mask = LossMask(_shards(path / LOSS_MASK, mask_info(info), how, limits, check), info.tokens)
     return store
 
 

@@ -17,8 +17,10 @@ from trainwright.config.errors import UserError
 from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.tokens.reader import TokenStore, open_store
 
-from ..chats import ENDS, TEMPLATES, draw_chat, write_chats, write_tokenizer
+from ..chats import CHATML, ENDS, LLAMA3, TEMPLATES, TOOLS, draw_chat, write_chats, write_tokenizer
 from ..conftest import quiet
+from .same import assert_same, killed
+from .same import build as build_apart
 
 CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]
 
@@ -173,6 +175,40 @@ def test_what_is_the_assistants_is_clear_or_an_error(tmp_path: Path) -> None:
     assert "message 1 is not clear; give a --chat-template that has {% generation %}" in str(caught.value)
     with pytest.raises(UserError, match=r"line 1: the chat template refuses it \(After the optional system message"):
         build(write_chats(tmp_path / "x.jsonl", [[*CHAT, CHAT[1]]]), write_tokenizer(tmp_path / "mistral", "mistral"))
+
+
+def test_one_of_several_templates(tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    named = {"other": LLAMA3, "default": CHATML, "tool_use": TOOLS}
+    config["chat_template"] = [{"name": name, "template": text} for name, text in named.items()]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    theirs, tools = PreTrainedTokenizerFast.from_pretrained(folder), [{"type": "function", "function": {"name": "f"}}]
+    source = tmp_path / "chats.jsonl"
+    source.write_text("".join(json.dumps({"messages": CHAT, "tools": each}) + "\n" for each in (None, tools)))
+    found = [ids[:-1] for ids, _ in documents(build(source, folder))]
+    expected = [theirs.apply_chat_template(CHAT, tools=each, return_dict=False) for each in (None, tools)]
+    assert found == expected
+    assert found[0] != found[1]
+
+
+def test_a_template_that_marks_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{% generation %}{% endgeneration %}{{ messages[0].content }}")
+    source = write_chats(tmp_path / "chats.jsonl", [CHAT])
+    with pytest.raises(UserError, match="line 1: the chat template marks nothing as the assistant's"):
+        build(source, write_tokenizer(tmp_path / "tokenizer"), chat_template=str(tmp_path / "t.jinja"))
+
+
+def test_a_build_that_was_killed_goes_on(tmp_path: Path, rng: random.Random) -> None:
+    folder = write_tokenizer(tmp_path / "tokenizer", "llama3")
+    source = write_chats(tmp_path / "chats.jsonl", [draw_chat(rng) for _ in range(600)])
+    options = ("--chat", "--tokenizer", folder, "--shard-tokens", 8192)
+    assert build_apart(source, tmp_path / "wanted.zarr", *options, "--workers", 1) == ""
+    killed(source, tmp_path / "s.zarr", *options, step=rng.randrange(24, 40))
+    assert "goes on where it was" in build_apart(source, tmp_path / "s.zarr", *options, "--workers", 2)
+    assert_same(tmp_path / "wanted.zarr", tmp_path / "s.zarr")
 
 
 @pytest.mark.parametrize(

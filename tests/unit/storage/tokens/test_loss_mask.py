@@ -140,7 +140,8 @@ def test_chats_are_not_added_to_a_store_without_a_mask(tmp_path: Path, rng: rand
     assert read_info(plain).generation == 1
 
 
-def test_through_hdf5_and_back(tmp_path: Path, rng: random.Random) -> None:
+def test_through_hdf5_and_back(tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainwright.storage.building.parts.MIN_PART_BYTES", 3000)
     path = chat_store(tmp_path, rng, shard_tokens=4096)
     file = tmp_path / "a.h5"
     export_hdf5(path, file, lambda *_: None)
