@@ -42,14 +42,14 @@ def sparse_store(
         count = min(max_documents, max(1, num_tokens // _MEAN_DOCUMENT))
         documents = DocumentWriter(path)
         documents.append(np.arange(count, dtype=np.uint64) * np.uint64(num_tokens // count))
-        chunk = documents.finish()
-        write_info(path, _info(num_tokens, count, shard_tokens, chunk))
+        documents.finish()
+        write_info(path, _info(num_tokens, count, shard_tokens))
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _info(num_tokens: int, documents: int, shard_tokens: int, document_chunk: int) -> StoreInfo:
+def _info(num_tokens: int, documents: int, shard_tokens: int) -> StoreInfo:
     return StoreInfo(
         tokens=num_tokens,
         documents=documents,
@@ -59,7 +59,6 @@ def _info(num_tokens: int, documents: int, shard_tokens: int, document_chunk: in
         end_of_document=0,
         chunk_tokens=CHUNK_TOKENS,
         shard_tokens=shard_tokens,
-        document_chunk=document_chunk,
         compression="none",
         generation=1,
         size_bytes=num_tokens * _ITEM,

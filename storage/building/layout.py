@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..tokens.index_writer import INDEX_SHARD
 from ..tokens.reader import TokenStore, open_store
-from ..tokens.writer import DOCUMENT_CHUNK, DocumentWriter
+from ..tokens.writer import DocumentWriter
 from .deduplication import find_duplicates
 from .known import KNOWN
 from .part_files import PartDamaged, PartFile, read_summary
@@ -26,7 +27,6 @@ class Layout:
     kept_tokens: tuple[int, ...]
     """Per part."""
     documents: int
-    document_chunk: int
     document_files: tuple[str, ...]
     """Files of the document index, by path in the store."""
     exact: int
@@ -74,12 +74,12 @@ def decide_layout(space: Workspace, plan: Plan) -> Layout:
         writer.append(starts)
         kept_tokens.append(int(kept.sum()))
         _write_mask(space, part.number, mask)
-    chunk = writer.finish() if writer.documents else 0
+    if writer.documents:
+        writer.finish()
     skipped = sum(part.summary["skipped"] for part in parts)
     layout = Layout(
         tuple(kept_tokens),
         writer.documents,
-        chunk,
         tuple(writer.files),
         dropped.exact,
         dropped.near,
@@ -102,15 +102,14 @@ def read_layout(space: Workspace) -> Layout | None:
 def _document_writer(space: Workspace, plan: Plan) -> tuple[DocumentWriter, int]:
     """A writer that goes on after the documents which are there, and the tokens which are.
 
-    Its last chunk file, or the only one of a short index, is written anew with the same beginning.
+    Its last shard is written anew with the same beginning.
     """
     if plan.origin is None:
         return DocumentWriter(space.store), 0
     index = open_store(Path(plan.origin.store)).document_index
-    whole = plan.origin.documents // DOCUMENT_CHUNK
+    whole = plan.origin.documents // INDEX_SHARD
     writer = DocumentWriter(space.store, whole)
-    if plan.origin.documents % DOCUMENT_CHUNK:
-        writer.append(index.chunk(whole))
+    writer.append(index.get(whole * INDEX_SHARD, plan.origin.documents))
     return writer, plan.origin.tokens
 
 

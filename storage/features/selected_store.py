@@ -121,7 +121,7 @@ def _write_rest(
 ) -> StoreInfo:
     """The tokenizer, the selection, the inventory, and zarr.json last."""
     shards, documents, trained_tokens, masks = written
-    document_chunk = documents.finish()
+    documents.finish()
     (folder / TOKENIZER).mkdir()
     names = [f"{TOKENIZER}/{file.name}" for file in sorted(store.tokenizer_folder.iterdir())]
     for name in names:
@@ -138,7 +138,6 @@ def _write_rest(
         pending=False,
         tokens=sum(shard.tokens for shard in shards),
         documents=documents.documents,
-        document_chunk=document_chunk,
         generation=1,
         size_bytes=inventory.size_bytes,
         inventory_bytes=inventory_bytes,

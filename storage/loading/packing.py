@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from ...config.errors import FoundBad, UserError
 from ..durable import sync, write_durably
-from ..tokens.index_array import IndexArray, check_size, write_index
+from ..tokens.index_array import IndexArray, check_size
+from ..tokens.index_writer import IndexWriter
 from ..tokens.reader import TokenStore, open_store
 from ..tokens.store import file_digest
 from .best_fit import Group, best_fit
 
 PACKING = "packing"
-VERSION = 1
+VERSION = 2
 AGAIN = "remove the folder and pack again"
 _RECORD = "packing.json"
 _PARTS = ("places", "lengths", "samples")
@@ -45,8 +46,6 @@ class PackingInfo:
     """Documents of one token, which predict nothing."""
     padding: int
     """Places of all samples that hold no token."""
-    chunks: dict[str, int]
-    """Values in a chunk file of each index array."""
     files: dict[str, dict[str, Any]]
     """Size and SHA-256 of each file."""
 
@@ -122,10 +121,12 @@ def _deal(groups: list[Group], sizes: Values) -> tuple[Values, Values]:
 
 
 def _write(folder: Path, store: TokenStore, length: int, arrays: tuple[Values, Values, Values]) -> PackingInfo:
-    chunks, files = {}, {}
+    files = {}
     for name, values in zip(_PARTS, arrays, strict=True):
-        chunks[name], names = write_index(folder / name, values.astype(np.uint64))
-        for each in names:
+        writer = IndexWriter(folder / name)
+        writer.append(values.astype(np.uint64))
+        writer.finish()
+        for each in writer.files:
             size, digest = file_digest(folder / name / each)
             files[f"{name}/{each}"] = {"size_bytes": size, "sha256": digest}
     num_samples = len(arrays[2]) - 1
@@ -138,7 +139,6 @@ def _write(folder: Path, store: TokenStore, length: int, arrays: tuple[Values, V
         cut_documents=0,
         dropped_documents=0,
         padding=num_samples * (length + 1) - int(arrays[1].sum()),
-        chunks=chunks,
         files=files,
     )
 
@@ -169,21 +169,17 @@ class Packing:
         if info.version != VERSION:
             raise UserError(str(folder), f"packing version {info.version} is not {VERSION}", AGAIN)
         lengths = {"places": info.num_pieces, "lengths": info.num_pieces, "samples": info.num_samples + 1}
-        self._arrays = {name: IndexArray(folder / name, lengths[name], info.chunks[name]) for name in _PARTS}
+        self._arrays = {name: IndexArray(folder / name, lengths[name]) for name in _PARTS}
 
     def pieces(self, samples: Values) -> tuple[Values, Values, Values]:
         """First token, length, and row (the sample's place in `samples`) of every piece of some samples, int64.
 
-        Raises FoundBad naming the chunk file that is damaged.
+        Raises FoundBad naming the shard that is damaged.
         """
-        places, lengths, rows = [], [], []
-        for row, sample in enumerate(samples.tolist()):
-            first, stop = self._arrays["samples"].get(sample, sample + 2).tolist()
-            places.append(self._arrays["places"].get(first, stop))
-            lengths.append(self._arrays["lengths"].get(first, stop))
-            rows.append(np.full(stop - first, row))
-        parts = [np.concatenate(each).astype(np.int64) for each in (places, lengths, rows)]
-        return parts[0], parts[1], parts[2]
+        bounds = self._arrays["samples"].get_pieces(samples, np.full(len(samples), 2)).astype(np.int64)
+        firsts, counts = bounds[::2], bounds[1::2] - bounds[::2]
+        places, lengths = (self._arrays[name].get_pieces(firsts, counts) for name in ("places", "lengths"))
+        return places.astype(np.int64), lengths.astype(np.int64), np.repeat(np.arange(len(samples)), counts)
 
     def check_files(self) -> None:
         """Raises FoundBad naming a file that is missing or has another size."""

@@ -25,7 +25,7 @@ class CompressedShards:
 
     def __init__(self, store: Path, info: StoreInfo, max_decoded: int, check: bool = True) -> None:
         """At most `max_decoded` decoded chunks are kept; those used last stay."""
-        self._files, self._info, self._check = ShardFiles(store, info), info, check
+        self._files, self._info, self._check = ShardFiles(store, info.geometry), info, check
         self._max_decoded = max_decoded
         self._open: OrderedDict[int, tuple[int, Index]] = OrderedDict()
         self._decoded: OrderedDict[int, Future[Tokens]] = OrderedDict()

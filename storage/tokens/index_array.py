@@ -1,82 +1,82 @@
-"""A one-dimensional Zarr array of uint64 in chunk files with a crc32c each: mapped, checked when first used."""
+"""A one-dimensional Zarr array of uint64 in plain shards: chunks are read, and their crc32c checked, when needed."""
 
-import mmap
-from functools import lru_cache
+import json
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
-from ..durable import write_durably
-from .shards import CRC_BYTES, REMEDY, crc32c, fill_value
-from .store import METADATA, write_index_info
+from .geometry import Geometry
+from .shard_reads import ShardReads
+from .shards import REMEDY, BadChunk
+from .store import METADATA
+from .wanted import Wanted
 
-INDEX_CHUNK = 1 << 20
-_VALUE_BYTES = 8
-_MAPPED_CHUNKS = 64
+_KEPT_CHUNKS = 64
+_MAX_OPEN = 64
 Values = NDArray[np.uint64]
 
 
 class IndexArray:
-    """An index array, open for reading."""
+    """An index array, open for reading; nothing is read before the first value is asked for."""
 
-    def __init__(self, folder: Path, length: int, chunk: int) -> None:
-        """`length` values, `chunk` of them in a file; the last file is padded."""
-        self.length, self._chunk, self._folder = length, chunk, folder / "c"
-        self.chunk = lru_cache(maxsize=_MAPPED_CHUNKS)(self._map)
-        self._good: set[int] = set()  # chunks whose crc32c was checked
+    def __init__(self, folder: Path, length: int) -> None:
+        """The first `length` values of it; there may be more."""
+        self._folder, self.length = folder, length
+        self.chunk = lru_cache(maxsize=_KEPT_CHUNKS)(self._read_chunk)
+        """Values of one chunk, by its number."""
 
     @property
     def num_chunks(self) -> int:
-        return -(-self.length // self._chunk)
+        return self.geometry.num_chunks
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """As zarr.json has it. Raises FoundBad naming it."""
+        path = self._folder / METADATA
+        try:
+            record = json.loads(path.read_bytes())
+            shard = record["chunk_grid"]["configuration"]["chunk_shape"][0]
+            chunk = record["codecs"][0]["configuration"]["chunk_shape"][0]
+            good = record["shape"][0] >= self.length and 0 < chunk <= shard and shard % chunk == 0
+        except FileNotFoundError:
+            raise FoundBad(str(path), "missing", REMEDY) from None
+        except (ValueError, LookupError, TypeError):
+            good = False
+        if not good:
+            raise FoundBad(str(path), "not that of an index", REMEDY)
+        return Geometry(self.length, np.dtype(np.uint64), chunk, shard)
 
     def file(self, number: int) -> Path:
-        """Path of one chunk file."""
-        return self._folder / str(number)
+        """The shard that a chunk is in."""
+        return self._folder / "c" / str(number // self.geometry.chunks_per_shard)
 
     def get(self, first: int, stop: int) -> Values:
-        """Values first..stop-1. Raises FoundBad naming the chunk file that is missing or damaged."""
-        parts = []
-        for number in range(first // self._chunk, -(-stop // self._chunk)):
-            base = number * self._chunk
-            parts.append(self.chunk(number)[max(0, first - base) : stop - base])
-        return np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        """Values first..stop-1, uint64. Raises FoundBad naming the shard that is missing or damaged."""
+        return self._fill(Wanted(np.array([first]), 1), stop - first) if stop > first else np.empty(0, np.uint64)
 
-    def _map(self, number: int) -> Values:
-        """Values of one chunk file. Raises FoundBad naming it if it is missing or damaged."""
-        path = self.file(number)
-        if not self._has_grown(number):
-            check_size(path, self._chunk * _VALUE_BYTES + CRC_BYTES)
-        data = map_file(path)
-        if number not in self._good and crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:].tobytes():
-            raise FoundBad(str(path), "fails its crc32c", REMEDY)
-        self._good.add(number)
-        return data[:-CRC_BYTES].view("<u8")[: min(self._chunk, self.length - number * self._chunk)]
+    def get_pieces(self, firsts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Values:
+        """lengths[i] values (at least one) from firsts[i] on, one after another, uint64. Raises as `get`."""
+        places = np.cumsum(lengths) - lengths
+        return self._fill(Wanted(firsts, 1, places, lengths), int(lengths.sum()))
 
-    def _has_grown(self, number: int) -> bool:
-        """Whether a later generation made a longer chunk of the only one: ours is the first part of it."""
-        size_bytes, path = self._chunk * _VALUE_BYTES + CRC_BYTES, self.file(number)
-        if self.num_chunks > 1 or not path.exists():
-            return False
-        size = path.stat().st_size
-        return size > size_bytes and size % _VALUE_BYTES == CRC_BYTES
+    @cached_property
+    def _shards(self) -> ShardReads:
+        return ShardReads(self._folder, self.geometry, _MAX_OPEN)
 
+    def _read_chunk(self, number: int) -> Values:
+        length = self.geometry.chunk
+        return self.get(number * length, min((number + 1) * length, self.length))
 
-def write_index(folder: Path, values: Values) -> tuple[int, list[str]]:
-    """Write an array with its zarr.json into a new folder; values per file, and the files' paths in it."""
-    (folder / "c").mkdir(parents=True)
-    chunk = max(1, min(len(values), INDEX_CHUNK))
-    files = []
-    for number in range(-(-len(values) // chunk)):
-        part: Values = np.full(chunk, fill_value(np.dtype(np.uint64)), "<u8")
-        now = values[number * chunk : (number + 1) * chunk]
-        part[: len(now)] = now
-        data = part.tobytes()
-        write_durably(folder / "c" / str(number), data + crc32c(data))
-        files.append(f"c/{number}")
-    write_index_info(folder, len(values), chunk)
-    return chunk, [*files, METADATA]
+    def _fill(self, wanted: Wanted, length: int) -> Values:
+        out: Values = np.empty(length, np.uint64)
+        try:
+            self._shards.fill(wanted, out[None])
+        except BadChunk as error:  # that is a chunk of tokens to who catches it
+            raise FoundBad(error.where, error.problem, error.remedy) from None
+        return out
 
 
 def check_size(path: Path, size_bytes: int) -> None:
@@ -88,9 +88,3 @@ def check_size(path: Path, size_bytes: int) -> None:
     if size != size_bytes:
         kind = "truncated" if size < size_bytes else "too long"
         raise FoundBad(str(path), f"{kind} ({size} bytes instead of {size_bytes})", REMEDY)
-
-
-def map_file(path: Path) -> NDArray[np.uint8]:
-    """Bytes of a file, mapped, read-only."""
-    with path.open("rb") as file:
-        return np.frombuffer(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), np.uint8)

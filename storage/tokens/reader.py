@@ -133,7 +133,7 @@ def _shards(path: Path, info: StoreInfo, how: How, limits: tuple[int, int], chec
     if info.compression != "none":
         return CompressedShards(path, info, limits[1], check)
     if how == "plain":
-        return ShardReads(path, info, check=check)
+        return ShardReads(path, info.geometry, check=check)
     from .shard_map import ShardMap
 
     return ShardMap(path, info, limits[0], check)

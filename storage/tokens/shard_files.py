@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ...config.errors import FoundBad
+from .geometry import Geometry
 from .shards import ABSENT, CRC_BYTES, REMEDY, Index, crc32c
-from .store import StoreInfo
 
 _ENTRY_BYTES = 16
 
@@ -15,10 +15,10 @@ _ENTRY_BYTES = 16
 class ShardFiles:
     """Opens shards by number. Every error names the file."""
 
-    def __init__(self, store: Path, info: StoreInfo) -> None:
-        self._folder, self._info = store / "c", info
-        self._index_bytes = info.chunks_per_shard * _ENTRY_BYTES + CRC_BYTES
-        self._good = np.zeros(info.num_shards, bool)  # whose index was checked
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        self._folder, self._geometry = folder / "c", geometry
+        self._index_bytes = geometry.chunks_per_shard * _ENTRY_BYTES + CRC_BYTES
+        self._good = np.zeros(geometry.num_shards, bool)  # whose index was checked
 
     def path(self, shard: int) -> Path:
         """Path of a shard's file."""
@@ -26,12 +26,12 @@ class ShardFiles:
 
     def path_of_chunk(self, chunk: int) -> Path:
         """Path of the shard that holds an inner chunk of the store."""
-        return self.path(chunk // self._info.chunks_per_shard)
+        return self.path(chunk // self._geometry.chunks_per_shard)
 
     def num_used(self, shard: int) -> int:
-        """Inner chunks of a shard that hold tokens."""
-        per_shard = self._info.chunks_per_shard
-        return min(per_shard, self._info.num_chunks - shard * per_shard)
+        """Inner chunks of a shard that are in use."""
+        per_shard = self._geometry.chunks_per_shard
+        return min(per_shard, self._geometry.num_chunks - shard * per_shard)
 
     def open_plain(self, shard: int) -> tuple[int, int]:
         """Descriptor (the caller closes it) and size in bytes of a shard of a store without compression.
@@ -40,7 +40,7 @@ class ShardFiles:
         """
         descriptor = self._open(shard)
         try:
-            stride = self._info.chunk_tokens * self._info.numpy_dtype.itemsize + CRC_BYTES
+            stride = self._geometry.stride
             expected = self.num_used(shard) * stride + self._index_bytes
             size = os.fstat(descriptor).st_size
             grown = size > expected and self._may_have_grown(shard) and (size - expected) % stride == 0
@@ -103,7 +103,7 @@ class ShardFiles:
 
     def _may_have_grown(self, shard: int) -> bool:
         """Whether it is this generation's last, to which a later one may have added: ours is the first part of it."""
-        return shard == self._info.num_shards - 1
+        return shard == self._geometry.num_shards - 1
 
 
 def read_exactly(descriptor: int, size: int, offset: int, path: str) -> bytes:

@@ -28,7 +28,7 @@ class ShardMap:
 
         Without `check` the chunks' crc32c are not looked at.
         """
-        self._files, self._info, self._max_mapped = ShardFiles(store, info), info, max_mapped
+        self._files, self._info, self._max_mapped = ShardFiles(store, info.geometry), info, max_mapped
         itemsize = info.numpy_dtype.itemsize
         self._geometry = (info.tokens, itemsize, info.chunk_tokens, info.chunks_per_shard, check)
         self._bases = np.zeros(info.num_shards, np.uint64)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .geometry import Geometry
 from .shard_files import ShardFiles, read_exactly
 from .shards import CRC_BYTES, BadChunk, crc32c
-from .store import StoreInfo
 from .wanted import Wanted
 
 _MAX_OPEN = 256  # of the 1,024 descriptors that a process usually may have
@@ -21,9 +21,10 @@ _MAX_OPEN = 256  # of the 1,024 descriptors that a process usually may have
 class ShardReads:
     """Gathers tokens by reading them; as ShardMap, which see, but for how."""
 
-    def __init__(self, store: Path, info: StoreInfo, max_open: int = _MAX_OPEN, check: bool = True) -> None:
-        self._files, self._info, self._check, self._max_open = ShardFiles(store, info), info, check, max_open
-        self._checked = np.zeros(info.num_chunks, bool)
+    def __init__(self, folder: Path, geometry: Geometry, max_open: int = _MAX_OPEN, check: bool = True) -> None:
+        self._files, self._geometry = ShardFiles(folder, geometry), geometry
+        self._check, self._max_open = check, max_open
+        self._checked = np.zeros(geometry.num_chunks, bool)
         self._open: OrderedDict[int, int] = OrderedDict()  # shard -> descriptor, the least recently used first
         self._lock = threading.Lock()
         self._closer = weakref.finalize(self, _close_all, self._open)
@@ -32,19 +33,17 @@ class ShardReads:
         """See ShardMap.fill."""
         flat = out.reshape(-1)
         with self._lock:
-            for chunk, offset, to, count in wanted.by_chunk(out, self._info.tokens, self._info.chunk_tokens):
+            for chunk, offset, to, count in wanted.by_chunk(out, self._geometry.length, self._geometry.chunk):
                 flat[to : to + count] = self._tokens(chunk, offset, count)
 
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Ask the system to read in the background what `fill` is soon called with, in ascending order."""
-        info = self._info
-        bytes_per_token = info.numpy_dtype.itemsize
-        stride = info.chunk_tokens * bytes_per_token + CRC_BYTES
-        for start, _, length in sorted(wanted.each(out, info.tokens)):
-            shard, offset = divmod(start, info.shard_tokens)
+        geometry = self._geometry
+        for start, _, length in sorted(wanted.each(out, geometry.length)):
+            shard, offset = divmod(start, geometry.shard)
             with self._lock:
-                place = offset // info.chunk_tokens * stride
-                size = length * bytes_per_token + 2 * stride
+                place = offset // geometry.chunk * geometry.stride
+                size = length * geometry.dtype.itemsize + 2 * geometry.stride
                 os.posix_fadvise(self._descriptor(shard), place, size, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
@@ -54,16 +53,14 @@ class ShardReads:
 
     def _tokens(self, chunk: int, offset: int, count: int) -> NDArray[Any]:
         """Tokens offset..offset+count-1 of a chunk; all of it is read and checked the first time."""
-        info = self._info
-        shard, number = divmod(chunk, info.chunks_per_shard)
-        dtype = info.numpy_dtype.newbyteorder("<")
-        size = info.chunk_tokens * dtype.itemsize
-        path, place = str(self._files.path(shard)), number * (size + CRC_BYTES)
+        shard, number = divmod(chunk, self._geometry.chunks_per_shard)
+        dtype = self._geometry.dtype.newbyteorder("<")
+        path, place = str(self._files.path(shard)), number * self._geometry.stride
         descriptor = self._descriptor(shard)
         if not self._check or self._checked[chunk]:
             data = read_exactly(descriptor, count * dtype.itemsize, place + offset * dtype.itemsize, path)
             return np.frombuffer(data, dtype)
-        data = read_exactly(descriptor, size + CRC_BYTES, place, path)
+        data = read_exactly(descriptor, self._geometry.stride, place, path)
         if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
             raise BadChunk(Path(path), f"inner chunk {number} fails its crc32c", chunk)
         self._checked[chunk] = True

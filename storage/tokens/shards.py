@@ -46,8 +46,8 @@ def fill_value(dtype: np.dtype[Any]) -> int:
     return int(np.iinfo(dtype).max)
 
 
-def encode_chunk(tokens: Tokens, length: int, compression: str) -> bytes:
-    """One inner chunk: tokens padded to `length`, little endian, zstd if asked, and the crc32c."""
+def encode_chunk(tokens: NDArray[Any], length: int, compression: str) -> bytes:
+    """One inner chunk: tokens, or values of an index, padded to `length`, little endian, zstd if asked, the crc32c."""
     padded = np.full(length, fill_value(tokens.dtype), tokens.dtype.newbyteorder("<"))
     padded[: len(tokens)] = tokens
     data = padded.tobytes()

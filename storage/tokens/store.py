@@ -10,9 +10,10 @@ import numpy as np
 
 from ...config.errors import FoundBad, UserError
 from ..durable import write_durably
+from .geometry import Geometry
 from .shards import REMEDY, fill_value
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 COMPRESSIONS = ("none", "zstd")
 METADATA = "zarr.json"
 DOCUMENTS = "documents"
@@ -20,6 +21,8 @@ TOKENIZER = "tokenizer"
 INVENTORY = "inventory.json"
 LOSS_MASK = "loss_mask"
 _ATTRIBUTES = "trainwright"
+_BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_ZSTD = {"name": "zstd", "configuration": {"level": 3, "checksum": False}}
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,6 @@ class StoreInfo:
     """Tokens of one inner chunk."""
     shard_tokens: int
     """Tokens of one shard but the last; a multiple of chunk_tokens."""
-    document_chunk: int
-    """Offsets in one chunk file of the document index."""
     compression: str
     generation: int
     size_bytes: int
@@ -83,20 +84,25 @@ class StoreInfo:
 
     @property
     def chunks_per_shard(self) -> int:
-        return self.shard_tokens // self.chunk_tokens
+        return self.geometry.chunks_per_shard
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         return np.dtype(self.dtype)
 
     @property
+    def geometry(self) -> Geometry:
+        """Of the array of tokens."""
+        return Geometry(self.tokens, self.numpy_dtype, self.chunk_tokens, self.shard_tokens)
+
+    @property
     def num_shards(self) -> int:
-        return -(-self.tokens // self.shard_tokens)
+        return self.geometry.num_shards
 
     @property
     def num_chunks(self) -> int:
         """Inner chunks in use, in all shards."""
-        return -(-self.tokens // self.chunk_tokens)
+        return self.geometry.num_chunks
 
 
 def dtype_for(vocab_size: int) -> str:
@@ -106,21 +112,21 @@ def dtype_for(vocab_size: int) -> str:
 
 def write_info(folder: Path, info: StoreInfo) -> None:
     """Write zarr.json beside its place and rename it there; it is what makes the folder a store."""
-    record = _array(info.tokens, info.dtype, info.shard_tokens, [_sharding(info)])
+    record = _array(info.tokens, info.dtype, info.shard_tokens, _sharding_of(info))
     record["attributes"] = {_ATTRIBUTES: {"format_version": FORMAT_VERSION, **_attributes(info)}}
     record["attributes"][_ATTRIBUTES]["metadata_sha256"] = _digest(record)
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 
-def write_index_info(folder: Path, length: int, chunk: int) -> None:
-    """zarr.json of an index array: uint64 [length], `chunk` values in a file."""
-    record = _array(length, "uint64", chunk, [_bytes_codec(), {"name": "crc32c"}])
+def write_index_info(folder: Path, length: int, chunk: int, shard: int) -> None:
+    """zarr.json of an index array: uint64 [length], so many values in a chunk and in a shard."""
+    record = _array(length, "uint64", shard, _sharding(chunk, []))
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 
 def write_mask_info(folder: Path, info: StoreInfo) -> None:
     """zarr.json of the loss mask, whose shards and chunks hold the same tokens as the store's."""
-    record = _array(info.tokens, info.dtype, info.shard_tokens, [_sharding(info)])
+    record = _array(info.tokens, info.dtype, info.shard_tokens, _sharding_of(info))
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 
@@ -144,7 +150,7 @@ def read_info(store: Path) -> StoreInfo:
         raise UserError(str(path), "not that of a token store", "give a folder that `trainwright data build` made")
     if attributes.get("format_version") != FORMAT_VERSION:
         version = attributes.get("format_version")
-        remedy = "build the store again" if version == 1 else "use a newer trainwright"
+        remedy = "build the store again" if version in (1, 2) else "use a newer trainwright"
         raise UserError(str(path), f"format_version {version!r} is not {FORMAT_VERSION}", remedy)
     if attributes.pop("metadata_sha256", None) != _digest(record):
         raise FoundBad(str(path), "its text was changed (metadata_sha256 differs)", REMEDY)
@@ -168,7 +174,6 @@ def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
         end_of_document=tokenizer["end_of_document"],
         chunk_tokens=sharding["chunk_shape"][0],
         shard_tokens=record["chunk_grid"]["configuration"]["chunk_shape"][0],
-        document_chunk=documents["chunk"],
         compression="zstd" if "zstd" in codecs else "none",
         generation=attributes["generation"],
         size_bytes=attributes["size_bytes"],
@@ -190,7 +195,7 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
             "vocab_size": info.vocab_size,
             "end_of_document": info.end_of_document,
         },
-        "documents": {"array": DOCUMENTS, "count": info.documents, "chunk": info.document_chunk},
+        "documents": {"array": DOCUMENTS, "count": info.documents},
         "size_bytes": info.size_bytes,
         "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
         **({} if info.deduplication is None else {"deduplication": info.deduplication}),
@@ -204,38 +209,35 @@ def _mask(trained_tokens: int) -> dict[str, Any]:
     return {"array": LOSS_MASK, "trained_tokens": trained_tokens}
 
 
-def _array(length: int, dtype: str, chunk: int, codecs: list[dict[str, Any]]) -> dict[str, Any]:
+def _array(length: int, dtype: str, shard: int, sharding: dict[str, Any]) -> dict[str, Any]:
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": [length],
         "data_type": dtype,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": fill_value(np.dtype(dtype)),
-        "codecs": codecs,
+        "codecs": [sharding],
         "attributes": {},
     }
 
 
-def _sharding(info: StoreInfo) -> dict[str, Any]:
-    codecs = [_bytes_codec()]
-    if info.compression == "zstd":
-        codecs.append({"name": "zstd", "configuration": {"level": 3, "checksum": False}})
-    index_codecs = [_bytes_codec(), {"name": "crc32c"}]
+def _sharding_of(info: StoreInfo) -> dict[str, Any]:
+    return _sharding(info.chunk_tokens, [] if info.compression == "none" else [_ZSTD])
+
+
+def _sharding(chunk: int, codecs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Inner chunks of `chunk` items: their bytes, what else is done with them, and a crc32c."""
     return {
         "name": "sharding_indexed",
         "configuration": {
-            "chunk_shape": [info.chunk_tokens],
-            "codecs": [*codecs, {"name": "crc32c"}],
-            "index_codecs": index_codecs,
+            "chunk_shape": [chunk],
+            "codecs": [_BYTES, *codecs, {"name": "crc32c"}],
+            "index_codecs": [_BYTES, {"name": "crc32c"}],
             "index_location": "end",
         },
     }
-
-
-def _bytes_codec() -> dict[str, Any]:
-    return {"name": "bytes", "configuration": {"endian": "little"}}
 
 
 def _digest(record: dict[str, Any]) -> str:

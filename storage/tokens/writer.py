@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..durable import write_durably
 from .framing import Framing, ShardShape
+from .index_writer import IndexWriter
 from .shard_writer import ShardWriter
-from .shards import ShardSummary, Tokens, crc32c, fill_value, summarise
-from .store import DOCUMENTS, METADATA, write_index_info
-
-DOCUMENT_CHUNK = 1 << 20
+from .shards import ShardSummary, Tokens, summarise
+from .store import DOCUMENTS
 
 
 def write_shard(folder: Path, number: int, shape: ShardShape, blocks: Iterable[Tokens]) -> ShardSummary:
@@ -32,38 +30,26 @@ def write_shard(folder: Path, number: int, shape: ShardShape, blocks: Iterable[T
 
 
 class DocumentWriter:
-    """Writes the document index: the place of each document's first token, as a Zarr array of uint64."""
+    """Writes the document index: the place of each document's first token."""
 
     def __init__(self, folder: Path, skip: int = 0) -> None:
-        """`skip` chunk files of DOCUMENT_CHUNK offsets are there already, and are not written."""
-        self.documents = skip * DOCUMENT_CHUNK
-        self.files: list[str] = []
-        self._folder, self._next = folder / DOCUMENTS, skip
-        (self._folder / "c").mkdir(parents=True, exist_ok=True)
-        self._starts: NDArray[np.uint64] = np.empty(0, np.uint64)
+        """`skip` shards of it are there already, and are not written."""
+        self._index = IndexWriter(folder / DOCUMENTS, skip)
+
+    @property
+    def documents(self) -> int:
+        """How many there are so far."""
+        return self._index.length
+
+    @property
+    def files(self) -> list[str]:
+        """What was written, by path in the store."""
+        return [f"{DOCUMENTS}/{name}" for name in self._index.files]
 
     def append(self, starts: NDArray[np.uint64]) -> None:
         """Add the next documents' first tokens, uint64."""
-        self._starts = np.concatenate([self._starts, starts])
-        self.documents += len(starts)
-        while len(self._starts) >= DOCUMENT_CHUNK:
-            self._write(DOCUMENT_CHUNK)
+        self._index.append(starts)
 
-    def finish(self) -> int:
-        """Write what is left and the array's zarr.json; offsets per chunk file. A short index has one short chunk."""
-        chunk = min(self.documents, DOCUMENT_CHUNK)
-        if len(self._starts):
-            self._write(chunk)
-        write_index_info(self._folder, self.documents, chunk)
-        self.files.append(f"{DOCUMENTS}/{METADATA}")
-        return chunk
-
-    def _write(self, chunk: int) -> None:
-        starts: NDArray[np.uint64] = np.full(chunk, fill_value(np.dtype(np.uint64)), "<u8")
-        now, self._starts = self._starts[:chunk], self._starts[chunk:]
-        starts[: len(now)] = now
-        data = starts.tobytes()
-        name = f"{DOCUMENTS}/c/{self._next}"
-        self._next += 1
-        write_durably(self._folder.parent / name, data + crc32c(data))
-        self.files.append(name)
+    def finish(self) -> None:
+        """Write what is left."""
+        self._index.finish()

@@ -51,12 +51,13 @@ def contents(store: TokenStore) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-@pytest.mark.parametrize("document_chunk", [16, 1 << 20])
+@pytest.mark.parametrize("index_shard", [16, 1 << 20])
 def test_three_generations(
-    tmp_path: Path, texts: Texts, compression: str, document_chunk: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, texts: Texts, compression: str, index_shard: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("tokens.writer", "building.layout"):
-        monkeypatch.setattr(f"trainwright.storage.{module}.DOCUMENT_CHUNK", document_chunk)
+    for module in ("tokens.index_writer", "building.layout"):
+        monkeypatch.setattr(f"trainwright.storage.{module}.INDEX_SHARD", index_shard)
+    monkeypatch.setattr("trainwright.storage.tokens.index_writer.INDEX_CHUNK", min(4, index_shard))
     path, folders = tmp_path / "s.zarr", [texts("a"), texts("b", 25), texts("c", 3)]
     options = BuildOptions(vocab_size=300, shard_tokens=5120, compression=compression, workers=1)
     build_store(folders[:1], path, options, quiet)

@@ -181,14 +181,16 @@ def test_shards_of_every_length_read_back(tmp_path: Path, rng: random.Random) ->
         assert store.num_tokens == length + 1
 
 
-def test_many_documents_take_several_chunk_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainwright.storage.tokens.writer.DOCUMENT_CHUNK", 16)
+def test_many_documents_take_several_shards_of_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainwright.storage.tokens.index_writer.INDEX_SHARD", 16)
+    monkeypatch.setattr("trainwright.storage.tokens.index_writer.INDEX_CHUNK", 4)
     for number in range(50):
         (tmp_path / "src").mkdir(exist_ok=True)
         (tmp_path / "src" / f"{number:02}").write_text("x" * number)
     build_store([tmp_path / "src"], tmp_path / "s.zarr", BuildOptions(vocab_size=257), quiet)
     index = open_store(tmp_path / "s.zarr").document_index
-    assert index.num_chunks == 4
+    assert index.num_chunks == 13
+    assert sorted(path.name for path in index.file(0).parent.iterdir()) == ["0", "1", "2", "3"]
     starts = np.cumsum([0] + [number + 1 for number in range(49)])
     for low, high in ((0, 2000), (0, 1), (1, 2), (100, 101), (150, 1000), (1225, 1275), (1275, 1276)):
         expected = starts[(starts >= low) & (starts < high)]

@@ -98,7 +98,8 @@ def test_an_index_of_many_chunks(make_store: Make, monkeypatch: pytest.MonkeyPat
     whole = Packing(path, LENGTH, 1)
     expected = whole.pieces(np.arange(whole.info.num_samples))
     shutil.rmtree(packing_folder(path, LENGTH, 1))
-    monkeypatch.setattr("trainwright.storage.tokens.index_array.INDEX_CHUNK", 7)
+    monkeypatch.setattr("trainwright.storage.tokens.index_writer.INDEX_CHUNK", 7)
+    monkeypatch.setattr("trainwright.storage.tokens.index_writer.INDEX_SHARD", 14)
     pack_store(path, LENGTH)
     again = Packing(path, LENGTH, 1)
     found = again.pieces(np.arange(again.info.num_samples))
@@ -146,8 +147,8 @@ def test_what_cannot_be_packed_or_was_not(make_store: Make) -> None:
         pack_store(path, LENGTH)
     record = packing_folder(path, LENGTH, 1) / "packing.json"
     text = record.read_text()
-    record.write_text(text.replace('"version": 1', '"version": 9'))
-    with pytest.raises(UserError, match="packing version 9 is not 1"):
+    record.write_text(text.replace('"version": 2', '"version": 9'))
+    with pytest.raises(UserError, match="packing version 9 is not 2"):
         Packing(path, LENGTH, 1)
     record.write_text("{")
     with pytest.raises(FoundBad, match=r"packing\.json: not what"):
@@ -160,8 +161,8 @@ def test_damage_is_named(make_store: Make, rng: random.Random) -> None:
     folder = packing_folder(path, LENGTH, 1)
     for name in ("places/c/0", "lengths/c/0", "samples/c/0"):
         data = (folder / name).read_bytes()
-        flip(folder / name, rng.randrange(len(data)))
-        with pytest.raises(FoundBad, match=f"{name}: fails its crc32c"):
+        flip(folder / name, rng.choice([rng.randrange(1 << 15), rng.randrange(-4000, 0)]))  # the chunk, or the index
+        with pytest.raises(FoundBad, match=f"{name}: .* fails its crc32c"):
             TrainingData.open(config(path)).batch(0, 5)
         with pytest.raises(FoundBad, match=f"{name}: its SHA-256 is not the recorded one"):
             verify_packings(path)

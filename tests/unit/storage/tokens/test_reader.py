@@ -42,9 +42,9 @@ def write_wide(store: TokenStore, folder: Path) -> None:
     shards = tuple(write_shard(folder, number, shape, [piece]) for number, piece in enumerate(pieces))
     documents = DocumentWriter(folder)
     documents.append(np.zeros(1, np.uint64))
-    chunk = documents.finish()
+    documents.finish()
     size, digest = write_inventory(folder, take_inventory(folder, shards, documents.files))
-    changes: dict[str, Any] = {"dtype": "uint32", "vocab_size": vocab_size, "documents": 1, "document_chunk": chunk}
+    changes: dict[str, Any] = {"dtype": "uint32", "vocab_size": vocab_size, "documents": 1}
     write_info(folder, replace(info, **changes, inventory_bytes=size, inventory_sha256=digest))
 
 

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from trainwright.config.errors import FoundBad
 from trainwright.storage.tokens import store as store_module
 from trainwright.storage.tokens.inventory import take_inventory, write_inventory
-from trainwright.storage.tokens.shards import ShardSummary, crc32c
+from trainwright.storage.tokens.reader import open_store
+from trainwright.storage.tokens.shards import ShardSummary
 from trainwright.storage.tokens.store import file_digest
 from trainwright.storage.tokens.verify import verify_store
+from trainwright.storage.tokens.writer import DocumentWriter
 
 from .test_reader import flip
 
@@ -111,11 +112,12 @@ def test_a_wrong_histogram_is_found(make_store: Make) -> None:
 )
 def test_an_inconsistent_document_index_is_found(make_store: Make, row: int, value: int | None, problem: str) -> None:
     path = make_store()
-    file = path / "documents" / "c" / "0"
-    starts = np.frombuffer(file.read_bytes()[:-4], "<u8").copy()
+    store = open_store(path)
+    starts = store.document_index.get(0, store.info.documents)
     starts[row] = starts[row] + 1 if value is None else value
-    data = starts.tobytes()
-    file.write_bytes(data + crc32c(data))
+    writer = DocumentWriter(path)
+    writer.append(starts)
+    writer.finish()
     rewrite(path, lambda attributes, inventory: None)
     with pytest.raises(FoundBad, match=f"documents/c/0: .*{problem}"):
         check(path)
