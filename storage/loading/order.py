@@ -93,7 +93,7 @@ def _permute(value: Words, size: Words, key: Words) -> Words:
 def _grid(size: Words) -> tuple[Words, Words]:
     """Nearly square grid with at least `size` cells: rows = ceil(sqrt(size)), columns = ceil(size / rows)."""
     rows, columns = np.empty_like(size), np.empty_like(size)
-    for one in np.unique(size).tolist():
+    for one in sorted(set(size.tolist())):
         root = math.isqrt(one - 1) + 1
         rows[size == one], columns[size == one] = root, -(-one // root)
     return rows, columns

@@ -48,7 +48,7 @@ class Stages:
             return self._mixtures[0].locate(positions)
         stages = self.stages_of(positions)
         sources, places = np.empty_like(positions), np.empty_like(positions)
-        for stage in np.unique(stages).tolist():
+        for stage in sorted(set(stages.tolist())):
             rows = np.flatnonzero(stages == stage)
             sources[rows], own = self._mixtures[stage].locate(positions[rows] - self._firsts[stage])
             places[rows] = own + self._before[stage, sources[rows]]
