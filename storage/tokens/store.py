@@ -199,14 +199,14 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
         "size_bytes": info.size_bytes,
         "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
         **({} if info.deduplication is None else {"deduplication": info.deduplication}),
-        **({} if info.trained_tokens is None else {"loss_mask": _mask(info.trained_tokens)}),
+        **(
+            {}
+            if info.trained_tokens is None
+            else {"loss_mask": {"array": LOSS_MASK, "trained_tokens": info.trained_tokens}}
+        ),
         **({"earlier_generations": [asdict(each) for each in info.earlier]} if info.earlier else {}),
         **({"pending": True} if info.pending else {}),
     }
-
-
-def _mask(trained_tokens: int) -> dict[str, Any]:
-    return {"array": LOSS_MASK, "trained_tokens": trained_tokens}
 
 
 def _array(length: int, dtype: str, shard: int, sharding: dict[str, Any]) -> dict[str, Any]:
