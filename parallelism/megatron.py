@@ -29,6 +29,7 @@ from .layers import Packed
 from .megatron_experts import Routers
 from .megatron_model import build_model, initialize_groups, transformer_config
 from .megatron_state import MegatronState
+from .rotary import RestartingRotary
 
 _Batch = dict[str, Any]
 
@@ -86,8 +87,7 @@ class MegatronEngine:
         collected: list[torch.Tensor] = []
 
         def forward(iterator: Iterator[torch.Tensor], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
-            ids = next(iterator)
-            output = chunk(ids, self._positions(ids), None)
+            output = self._run_stage(chunk, next(iterator), None)
 
             def keep(out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
                 whole = tensor_parallel.gather_from_tensor_model_parallel_region(out)
@@ -162,13 +162,16 @@ class MegatronEngine:
     def _forward_step(self, batches: Iterator[_Batch], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         """One micro batch through this stage; the loss function runs on the last stage only."""
         batch = next(batches)
-        ids, documents = batch["ids"], batch["documents"]
-        if self._run.data.reset_positions:
-            rotary: Any = self._gpt.rotary_pos_emb
-            rotary.positions = documents.positions(ids.shape)
+        return self._run_stage(chunk, batch["ids"], batch["documents"]), lambda logits: self._loss(logits, batch)
+
+    def _run_stage(self, chunk: torch.nn.Module, ids: torch.Tensor, documents: Documents | None) -> Any:
+        """What this stage makes of ids int64 [b, s]; each sample is one document if they are not given."""
+        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        if isinstance(self._gpt.rotary_pos_emb, RestartingRotary):
+            restarted = positions if documents is None else documents.positions(ids.shape)
+            self._gpt.rotary_pos_emb.positions = restarted
         packed = None if documents is None else Packed(documents, ids.shape[1])
-        output = chunk(ids, self._positions(ids), None, packed_seq_params=packed)
-        return output, lambda logits: self._loss(logits, batch)
+        return chunk(ids, positions, None, packed_seq_params=packed)
 
     def _loss(self, logits: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         """(sum of losses, counted tokens, report). logits [b, s, vocab / tensor]; padding rows count for nothing."""
@@ -181,9 +184,6 @@ class MegatronEngine:
         total = (losses * batch["counted"]).sum()
         tokens = batch["counted"].sum().to(torch.int)
         return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
-
-    def _positions(self, ids: torch.Tensor) -> torch.Tensor:
-        return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
 
 
 def _ddp_config(run: RunConfig) -> DistributedDataParallelConfig:

@@ -13,10 +13,11 @@ class RestartingRotary(RotaryEmbedding):  # type: ignore[misc]
     """megatron-core's rotary embedding, at given positions instead of a sample's 0, 1, 2, ..."""
 
     positions: torch.Tensor | None = None
-    """int64 [b, s] for the next forward pass alone; None: 0, 1, 2, ... for every sample."""
+    """int64 [b, s], to be given anew before each forward pass."""
 
     def forward(self, max_seq_len: int, *_: Any, **__: Any) -> torch.Tensor:
-        """Angles [s, b, 1, head_dim], or [s, 1, 1, head_dim] without positions."""
-        angles: torch.Tensor = self.get_emb(max_seq_len)
+        """Angles [s, b, 1, head_dim]; no position is above max_seq_len."""
         positions, self.positions = self.positions, None
-        return angles if positions is None else angles[positions.t(), 0]
+        assert positions is not None, "nobody said where documents begin"
+        angles: torch.Tensor = self.get_emb(max_seq_len)
+        return angles[positions.t(), 0]
