@@ -41,3 +41,15 @@ def test_an_error_comes_with_its_position() -> None:
     assert fine.get(0) == 0  # 2 is read ahead and fails
     assert fine.get(1) == 1
     fine.close()
+
+
+def test_what_was_read_before_a_jump_is_read_again() -> None:
+    """A run that leaves a damaged chunk out goes back to a position: what was read ahead is not as it is now."""
+    now = ["before"]
+    ahead = Ahead(lambda position: f"{now[0]} {position}", 1)
+    assert ahead.get(0) == "before 0"
+    while ahead._outcomes.empty():
+        time.sleep(0.001)
+    now[0] = "after"
+    assert [ahead.get(0), ahead.get(1), ahead.get(2)] == ["after 0", "after 1", "after 2"]
+    ahead.close()
