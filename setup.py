@@ -2,7 +2,7 @@
 
 from setuptools import Extension, setup
 
-HEADERS = ["storage/tokens/crc32c.h"]
+HEADERS = ["storage/tokens/crc32c.h", "storage/tokens/page_faults.h", "storage/tokens/widen.h"]
 FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 PARTS = {
     "trainwright.storage.tokens._gather": "storage/tokens/gather.c",

@@ -10,15 +10,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <errno.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "crc32c.h"
+#include "page_faults.h"
+#include "widen.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "tokens are little endian; on this machine trainwright reads them with NumPy"
@@ -27,60 +25,6 @@
 enum { CRC_BYTES = 4 };
 /* What gather tells; storage/tokens/shard_map.py has the same numbers. */
 enum status { DONE = 0, NOT_MAPPED = 1, BAD_CRC = 2, UNREADABLE = 3 };
-
-/* ---- pages that cannot be read ----------------------------------------------------------------------------------- */
-
-static __thread sigjmp_buf *volatile fault_return; /* where this thread goes on, while it reads mapped pages */
-static pthread_mutex_t handler_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct sigaction handler_before;
-static int handler_users;
-
-static void on_fault(int signal_number) {
-    if (fault_return)
-        siglongjmp(*fault_return, 1);
-    sigaction(signal_number, &handler_before, NULL); /* not ours: on return the fault comes again, to whom it was meant */
-}
-
-static void begin_reading(void) {
-    pthread_mutex_lock(&handler_lock);
-    if (handler_users++ == 0) {
-        struct sigaction ours = {.sa_handler = on_fault, .sa_flags = SA_NODEFER};
-        sigemptyset(&ours.sa_mask);
-        sigaction(SIGBUS, &ours, &handler_before);
-    }
-    pthread_mutex_unlock(&handler_lock);
-}
-
-static void end_reading(void) {
-    fault_return = NULL;
-    pthread_mutex_lock(&handler_lock);
-    if (--handler_users == 0)
-        sigaction(SIGBUS, &handler_before, NULL);
-    pthread_mutex_unlock(&handler_lock);
-}
-
-/* ---- the gather -------------------------------------------------------------------------------------------------- */
-
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__)
-#define FOR_EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define FOR_EACH_CPU
-#endif
-
-FOR_EACH_CPU static void widen_16_64(int64_t *restrict to, const uint16_t *restrict from, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        to[i] = from[i];
-}
-
-FOR_EACH_CPU static void widen_32_64(int64_t *restrict to, const uint32_t *restrict from, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        to[i] = from[i];
-}
-
-FOR_EACH_CPU static void widen_16_32(uint32_t *restrict to, const uint16_t *restrict from, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        to[i] = from[i];
-}
 
 struct gather {
     const uint64_t *bases; /* address of each shard, 0 while it is not mapped */
