@@ -18,6 +18,7 @@ How = Literal["map", "plain"]
 MAX_MAPPED = 16_384
 """Shards mapped at a time by all stores of a process: a quarter of the maps that Linux allows it by default."""
 _MAX_DECODED = 64
+_MASK_DECODED = 2048  # chunks of the loss mask, of 16 KiB
 
 
 class Shards(Protocol):
@@ -116,6 +117,7 @@ def open_store(
     how, limits = how if can_map() else "plain", (max_mapped, max_decoded)
     store = TokenStore(path, _shards(path, info, how, limits, check), info)
     if info.trained_tokens is not None:
+        limits = max_mapped, max(max_decoded, _MASK_DECODED)
         store.loss_mask = LossMask(_shards(path / LOSS_MASK, mask_info(info), how, limits, check), info.tokens)
     return store
 
