@@ -8,10 +8,12 @@ from typing import Any
 
 from .data_append import add_append
 from .data_build import add_build, facts
+from .data_copy import add_copy
 from .data_look import add_compare, add_inspect, add_order
 from .data_pack import add_pack
 from .features import add_features
 from .output import add_json_option, emit
+from .places import local_path, location
 from .progress import StageProgress
 
 
@@ -21,6 +23,7 @@ def add_parser(commands: Any) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add_build(actions)
     add_append(actions)
+    add_copy(actions)
     add_inspect(actions)
     add_compare(actions)
     add_order(actions)
@@ -31,12 +34,12 @@ def add_parser(commands: Any) -> None:
         ("export", _export, "write a store to one HDF5 file, which `data build` reads back"),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+        action.add_argument("store", metavar="STORE", type=location, help="folder of a token store, or its URL")
         if name == "export":
-            action.add_argument("file", metavar="FILE.h5", type=Path, help="HDF5 file to make")
+            action.add_argument("file", metavar="FILE.h5", type=local_path, help="HDF5 file to make")
         else:
             repair_help = "first replace files that are damaged or missing by those of this copy of the store"
-            action.add_argument("--repair", metavar="FROM", type=Path, help=repair_help)
+            action.add_argument("--repair", metavar="FROM", type=location, help=repair_help)
         _finish(action, run)
 
 
@@ -46,7 +49,7 @@ def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace],
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from ..config.errors import FoundBad
+    from ..config.errors import FoundBad, UserError
     from ..storage.loading.packing import verify_packings
     from ..storage.tokens.repair import repair_store
     from ..storage.tokens.verify import verify_store
@@ -55,6 +58,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     try:
         with StageProgress() as line:
             if arguments.repair:
+                if not isinstance(arguments.store, Path):
+                    remedy = "`trainwright data copy FROM STORE` replaces what is bad there"
+                    raise UserError("--repair", f"{arguments.store} is a URL", remedy)
                 told = partial(line.show, "repair")
                 repaired = repair_store(arguments.store, arguments.repair, told)
             info = verify_store(arguments.store, lambda done, total: line.show("verify", done, total))

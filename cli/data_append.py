@@ -2,19 +2,19 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from .data_build import add_deduplication, dropped, facts, near_threshold
 from .output import add_json_option, emit
+from .places import local_path
 from .progress import StageProgress
 
 
 def add_append(actions: Any) -> None:
     """Add `append`."""
     append = actions.add_parser("append", help="add documents to a store, as its next generation")
-    append.add_argument("sources", nargs="+", metavar="SOURCE", type=Path, help="as of `data build`")
-    append.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+    append.add_argument("sources", nargs="+", metavar="SOURCE", type=local_path, help="as of `data build`")
+    append.add_argument("store", metavar="STORE", type=local_path, help="folder of a token store")
     for name, metavar, text in (
         ("--extension", ".EXT", "take only files that end so (repeat for several)"),
         ("--exclude", "NAME", "leave out files and folders of this name or pattern (repeat for several)"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .output import add_json_option, emit
+from .places import local_path
 from .progress import StageProgress
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ def add_build(actions: Any) -> None:
         "folder or file: text, JSON lines, Parquet, HDF5, a saved Hugging Face dataset, Megatron's .bin and .idx, "
         "nanoGPT's .bin"
     )
-    build.add_argument("sources", nargs="+", metavar="SOURCE", type=Path, help=source_help)
-    build.add_argument("store", metavar="STORE", type=Path, help="folder to make, such as stores/text.zarr")
+    build.add_argument("sources", nargs="+", metavar="SOURCE", type=local_path, help=source_help)
+    build.add_argument("store", metavar="STORE", type=local_path, help="folder to make, such as stores/text.zarr")
     which = build.add_mutually_exclusive_group()
     which.add_argument("--vocab-size", type=int, metavar="N", help="train a byte-level BPE of this size (32768)")
     which.add_argument("--tokenizer", type=Path, metavar="PATH", help="Hugging Face folder or tokenizer.json to take")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .data_build import facts
 from .output import add_json_option, emit
+from .places import location
 
 if TYPE_CHECKING:
     from ..storage.tokens.reader import TokenStore
@@ -17,7 +18,7 @@ _EXCERPT_TOKENS = 64
 def add_inspect(actions: Any) -> None:
     """Declare `data inspect`."""
     inspect = actions.add_parser("inspect", help="show what a store holds, and how it is best read")
-    inspect.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+    inspect.add_argument("store", metavar="STORE", type=location, help="folder of a token store, or its URL")
     advise_help = "measure how fast the store is read where it lies, and say which data.window suits it"
     inspect.add_argument("--advise", action="store_true", help=advise_help)
     length_help = "tokens of a sample, for --advise (2048)"
@@ -43,7 +44,7 @@ def add_order(actions: Any) -> None:
 def add_compare(actions: Any) -> None:
     """Declare `data compare`."""
     compare = actions.add_parser("compare", help="say how far the texts of stores of one tokenizer lie apart")
-    compare.add_argument("stores", nargs="+", metavar="STORE", type=Path, help="two or more token stores")
+    compare.add_argument("stores", nargs="+", metavar="STORE", type=location, help="two or more token stores")
     add_json_option(compare)
     compare.set_defaults(run=_compare)
 

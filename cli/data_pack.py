@@ -1,16 +1,16 @@
 """`trainwright data pack`: the index by which whole documents share samples."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from .output import add_json_option, emit
+from .places import local_path
 
 
 def add_pack(actions: Any) -> None:
     """Declare `data pack`."""
     pack = actions.add_parser("pack", help="let whole documents share samples, for data.packing: best_fit")
-    pack.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+    pack.add_argument("store", metavar="STORE", type=local_path, help="folder of a token store")
     length_help = "the run's data.sequence_length"
     pack.add_argument("--sequence-length", type=int, required=True, metavar="N", help=length_help)
     add_json_option(pack)

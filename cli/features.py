@@ -6,10 +6,10 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from .output import add_json_option, emit
+from .places import local_path
 from .progress import StageProgress
 
 _TIME_HELP = "ISO 8601, such as 2026-11-24T12:00:00Z; without a zone it is UTC"
@@ -23,8 +23,8 @@ def add_features(actions: Any) -> None:
     _add_import(commands)
     _add_select(commands)
     ids = commands.add_parser("ids", help="write the id of each document of a store to a CSV file")
-    ids.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
-    ids.add_argument("file", metavar="FILE.csv", type=Path, help="file to make: number, document, tokens")
+    ids.add_argument("store", metavar="STORE", type=local_path, help="folder of a token store")
+    ids.add_argument("file", metavar="FILE.csv", type=local_path, help="file to make: number, document, tokens")
     _finish(ids, _ids)
     lookup = commands.add_parser("lookup", help="show what is known of one document")
     _add_database(lookup)
@@ -42,19 +42,19 @@ def add_features(actions: Any) -> None:
     _finish(verify, _verify)
     export = commands.add_parser("export", help="write a folder that Feast reads")
     _add_database(export)
-    export.add_argument("folder", metavar="FOLDER", type=Path, help="folder to make")
+    export.add_argument("folder", metavar="FOLDER", type=local_path, help="folder to make")
     _finish(export, _export)
 
 
 def _add_import(commands: Any) -> None:
     parser = commands.add_parser("import", help="add values from JSON lines, Parquet or CSV")
     source_help = "file of records: document, event_time, and a field for each feature"
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=Path, help=source_help)
-    parser.add_argument("database", metavar="FEATURES.db", type=Path, help="features file to make, or to add to")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", type=local_path, help=source_help)
+    parser.add_argument("database", metavar="FEATURES.db", type=local_path, help="features file to make, or to add to")
     feature_help = "take only this field as a feature (repeat for several)"
     parser.add_argument("--feature", action="append", default=[], metavar="NAME", help=feature_help)
     store_help = "records hold `text` instead of `document`; this token store's tokenizer turns it into the id"
-    parser.add_argument("--store", type=Path, metavar="STORE", help=store_help)
+    parser.add_argument("--store", type=local_path, metavar="STORE", help=store_help)
     time_help = f"event time of records that have none. {_TIME_HELP}"
     parser.add_argument("--event-time", metavar="TIME", help=time_help)
     _finish(parser, _import)
@@ -62,21 +62,21 @@ def _add_import(commands: Any) -> None:
 
 def _add_select(commands: Any) -> None:
     parser = commands.add_parser("select", help="choose documents of a store by their features at a time")
-    parser.add_argument("store", metavar="STORE", type=Path, help="folder of a token store")
+    parser.add_argument("store", metavar="STORE", type=local_path, help="folder of a token store")
     _add_database(parser)
-    parser.add_argument("output", metavar="OUT.npz", type=Path, help="selection to write")
+    parser.add_argument("output", metavar="OUT.npz", type=local_path, help="selection to write")
     parser.add_argument("--as-of", required=True, metavar="TIME", help=f"what was known by then. {_TIME_HELP}")
     where_help = "which documents: quality >= 0.7 and language == 'en', for example"
     parser.add_argument("--where", required=True, metavar="EXPRESSION", help=where_help)
     weights_help = "weight of each of them, 0 to 1000: a number or an expression such as min(2 * quality, 1.5) (1)"
     parser.add_argument("--weights", default="1", metavar="EXPRESSION", help=weights_help)
     into_help = "also make a token store of them, each as often as its weight says"
-    parser.add_argument("--into", type=Path, metavar="NEW.zarr", help=into_help)
+    parser.add_argument("--into", type=local_path, metavar="NEW.zarr", help=into_help)
     _finish(parser, _select)
 
 
 def _add_database(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("database", metavar="FEATURES.db", type=Path, help=_DATABASE_HELP)
+    parser.add_argument("database", metavar="FEATURES.db", type=local_path, help=_DATABASE_HELP)
 
 
 def _finish(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int]) -> None:

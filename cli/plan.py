@@ -41,12 +41,15 @@ def plan_text(plan: "Plan") -> str:
     sparse = plan.ranks[0].first_expert is not None
     inside = f"; experts: {plan.layout.get('expert', 1)} shares, tensor {plan.layout.get('expert_tensor', 1)}"
     active = f", of which a token passes {plan.active_parameters:,}" if sparse else ""
+    size = "unknown" if plan.staged_bytes is None else f"{plan.staged_bytes:,}"
+    staged = [f"staging     {size} bytes to {plan.stage} of each node"] if plan.stage else []
     lines = [
         f"run         {plan.name}, in {plan.run_dir}",
         f"layout      {' x '.join(axes)} = {len(plan.ranks)} ranks{inside if sparse else ''}",
         f"parameters  {plan.parameters:,}{active}",
         "memory      unknown: try a few steps (train.steps=5) before a long run",
         f"tokens      {plan.tokens_per_step:,} per step x {plan.steps:,} steps = {plan.tokens:,}",
+        *staged,
         "",
         *_data_lines(plan.data),
         "",

@@ -7,19 +7,26 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .base import Section
 from .fill_in_the_middle import FillInTheMiddle
+from .urls import check_url, is_url
 
 
 class Source(Section):
     """One token store and its share of the mixture."""
 
     store: str
-    """Folder of a token store, relative to the run file."""
+    """Folder of a token store, relative to the run file, or its URL in an object store, such as
+    s3://bucket/store.zarr; credentials come from the environment (docs/token-store.md)."""
     generation: int | None = Field(default=None, ge=1)
     """Generation of the store (`data append` makes the next); the newest, if not given, when the run is submitted."""
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """What `data.stages` and reports call this store; its folder's name without `.zarr`, if not given."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the samples that come from this store, relative to the other weights."""
+
+    @field_validator("store")
+    @classmethod
+    def _place(cls, store: str) -> str:
+        return check_url(store) if is_url(store) else store
 
     @property
     def label(self) -> str:
@@ -58,6 +65,9 @@ class DataConfig(Section):
     """Samples per shuffle window; the whole store if not given."""
     read: Literal["auto", "map", "plain"] = "auto"
     """How shards are read: mapped into memory or plainly; `auto` maps on local disks and measures on shared ones."""
+    stage: str | None = None
+    """Folder on each node's own disk into which the stores are copied before the first step, once per node, and from
+    which they are read; variables such as $TMPDIR are the node's. Copies stay, and the next run uses them."""
     on_bad_chunk: Literal["stop", "replace"] = "stop"
     """What comes of a chunk that fails its checksum. The run stops, and the ledger says which. Gone on with under
     `replace`, it reads other samples than those that touch such chunks, the same on every rank."""
@@ -77,6 +87,13 @@ class DataConfig(Section):
     """Keep documents apart: attention stays inside a document, and no token is asked to predict the next document."""
     reset_positions: bool = False
     """Count positions anew from 0 in each document, or the part of one that a sample has; needs document_mask."""
+
+    @field_validator("stage")
+    @classmethod
+    def _on_every_node(cls, folder: str | None) -> str | None:
+        if folder is not None and not folder.startswith(("/", "$")):
+            raise ValueError("not the same on every node: give an absolute path, or one that begins with a variable")
+        return folder
 
     @field_validator("train")
     @classmethod

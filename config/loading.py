@@ -12,6 +12,7 @@ from .cluster import ClusterConfig
 from .errors import UserError
 from .profiles import load_profile
 from .run import RunConfig
+from .urls import absolute, without_secrets
 from .yaml_file import parse_yaml, read_mapping
 
 
@@ -137,13 +138,13 @@ def _valid_names(parents: tuple[int | str, ...]) -> list[str]:
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    text = without_secrets(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _absolute(run: RunConfig, folder: Path) -> RunConfig:
     """The same run with every path made absolute."""
-    sources = [source.model_copy(update={"store": _path(source.store, folder)}) for source in run.data.train]
+    sources = [source.model_copy(update={"store": absolute(source.store, folder)}) for source in run.data.train]
     update: dict[str, Any] = {
         "runs": _path(run.runs, folder),
         "model": _path(run.model, folder),

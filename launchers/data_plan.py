@@ -1,13 +1,13 @@
 """What a run will read: samples, tokens and epochs of each store in each stage; no token is read for it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..config.data import DataConfig
 from ..config.errors import FoundBad, UserError
 from ..config.run import RunConfig
 from ..storage.loading.samples import PackedSamples, SplitSamples
 from ..storage.loading.stages import Stages
+from ..storage.tokens.locations import locate
 from ..storage.tokens.reader import open_store
 
 MAX_EPOCHS = 4.0
@@ -70,7 +70,7 @@ def _num_samples(number: int, data: DataConfig) -> int | None:
     """Samples of a store, None if it cannot be read here: `submit` says why."""
     source = data.train[number]
     try:
-        store = open_store(Path(source.store), generation=source.generation)
+        store = open_store(locate(source.store), generation=source.generation)
         kind = PackedSamples if data.packing == "best_fit" else SplitSamples
         return kind(store, data.sequence_length).num_samples or None
     except (UserError, FoundBad):

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.errors import UserError
 from ..config.layout import Layout, layout_of
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..storage.loading.staging import staged_bytes
 from .data_plan import Share, shares_of, warnings_of
 from .job import render_script
 from .submission import training_task
@@ -48,6 +50,10 @@ class Plan:
     """What each stage reads of each store."""
     warnings: list[str]
     """What is allowed, but rarely meant."""
+    stage: str | None
+    """Folder of each node into which data.stage copies the stores."""
+    staged_bytes: int | None
+    """Bytes of these copies on each node; None without data.stage, or where this machine cannot see the stores."""
     script: str | None
     """The batch script; None where this machine runs the ranks itself."""
 
@@ -72,8 +78,17 @@ def plan_run(run: RunConfig) -> Plan:
         tokens=tokens_per_step * run.train.steps,
         data=shares,
         warnings=warnings_of(shares, run.data),
+        stage=run.data.stage,
+        staged_bytes=_staged_bytes(run),
         script=render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None,
     )
+
+
+def _staged_bytes(run: RunConfig) -> int | None:
+    try:
+        return staged_bytes(run.data)
+    except UserError:  # `submit` says why
+        return None
 
 
 def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]:

@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "train.micro_batch_size",
     "data.stages",
     "data.read",
+    "data.stage",
     "data.on_bad_chunk",
     "data.quality",
     "data.max_unknown",
@@ -74,7 +75,8 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
     run_dir = create_run_dir(Path(run.runs), run.name)
     try:
         run_dir.run_yaml.write_text(dump_run(run), encoding="utf-8")
-        digest = take_snapshot(run_dir, Path(run.model), data.tokenizer_folder)
+        with data.tokenizer_at_hand() as tokenizer:
+            digest = take_snapshot(run_dir, Path(run.model), tokenizer)
         attempt = run_dir.next_attempt()
         run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
         return _start(run_dir, attempt, run, {"source": str(source) if source else None, "code": digest})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from ..config.data import DataConfig
 from ..config.errors import UserError
 from ..config.layout import Layout, layout_of
 from ..config.loading import load_frozen
@@ -30,6 +31,7 @@ from .ranks import Rank, host_array, join
 from .resume import find_start, first_weights
 from .saving import Progress, Saver
 from .schedule import learning_rate
+from .staging import damage_in_copy, stage
 
 FINISHED = 0
 _MOST_SKIPPED = 10  # updates in a row that may be skipped for a gradient that is not finite
@@ -44,15 +46,23 @@ def run_rank(run_dir: Path, attempt: int) -> int:
     run = load_frozen(place.attempt_yaml(attempt))
     model = read_model(place.model_config)
     layout = layout_of(run, model)
-    data = TrainingData.open(run.data)
-    data.check_model(model)
+    if run.data.stage is None:  # what is wrong with a store is said before ranks wait for each other
+        data = _open(run.data, model)
     compat.prepare()
     me = join(layout.world_size)
     try:
+        if run.data.stage is not None:
+            data = _open(stage(run.data), model)
         _Training(run, place, attempt, me, model, layout, data).run()
     finally:
         dist.destroy_process_group()
     return FINISHED
+
+
+def _open(config: DataConfig, model: ModelShape) -> TrainingData:
+    data = TrainingData.open(config)
+    data.check_model(model)
+    return data
 
 
 class _Training:
@@ -114,6 +124,8 @@ class _Training:
         try:
             return self._batches.read(position)
         except BadSource as error:
+            if self._run.data.stage is not None:
+                raise damage_in_copy(Path(str(self._data.place_of(error.source))), error) from None
             raise record(self._ledger, self._run, position, error) from None
 
     def _save(self, progress: Progress, recorder: Recorder | None) -> None:

@@ -3,10 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from .s3_server import S3
 
 _SLURM_PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged", "ip")
 _GET_SLURM = "as root on Debian or Ubuntu: apt-get install slurm-wlm munge iproute2"
@@ -80,3 +84,15 @@ def run_file(tmp_path: Path) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(RUN_YAML)
     return path
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> "Iterator[S3]":
+    """A real S3 server on loopback with an empty bucket, to which this process's environment points."""
+    from .s3_server import s3_server
+
+    with s3_server() as server:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("AWS_PROFILE", raising=False)
+        yield server

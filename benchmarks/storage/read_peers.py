@@ -81,15 +81,15 @@ def mosaic(settings: Settings, corpus: Corpus, store: TokenStore) -> list[Row]:
 def tensorstore(settings: Settings, corpus: Corpus, store: TokenStore) -> list[Row]:
     """uint16 arrays, from the token store and from an array of its own; the faster counts."""
     own = formats.tensorstore_array(settings, corpus)
-    folders = {"our token store": store.path, "its own array, no checksums": own}
+    folders = {"our token store": Path(str(store.path)), "its own array, no checksums": own}
     return _assert_fastest(_zarr_rows("tensorstore", folders, peers.tensorstore_reader, (settings, corpus, store)), 20)
 
 
 def zarr(settings: Settings, corpus: Corpus, store: TokenStore) -> list[Row]:
     """uint16 arrays from the token store; the faster of both ways counts."""
     common = (settings, corpus, store)
-    rows = _zarr_rows("zarr-python", {"slices": store.path}, peers.zarr_reader, common)
-    rows += _zarr_rows("zarr-python", {"slices together": store.path}, peers.zarr_together, common)
+    rows = _zarr_rows("zarr-python", {"slices": Path(str(store.path))}, peers.zarr_reader, common)
+    rows += _zarr_rows("zarr-python", {"slices together": Path(str(store.path))}, peers.zarr_together, common)
     return _assert_fastest(rows, 400)
 
 

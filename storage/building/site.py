@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...config.errors import FoundBad, UserError
 from ..tokens.framing import ShardShape
+from ..tokens.locations import file_digest
 from ..tokens.loss_mask import mask_shape
 from ..tokens.shards import ShardSummary
-from ..tokens.store import LOSS_MASK, dtype_for, file_digest
+from ..tokens.store import LOSS_MASK, dtype_for
 from ..tokens.tokenizer import take_tokenizer
 from ..tokens.writer import write_shard
 from .encoding import TextEncoder, encode_part

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...config.errors import UserError
 from ..durable import sync, write_durably
 from ..tokens.framing import ShardShape
-from ..tokens.inventory import take_inventory, write_inventory
+from ..tokens.inventory import read_inventory, take_inventory, write_inventory
 from ..tokens.loss_mask import mask_info, trained_in
 from ..tokens.reader import TokenStore, open_store
 from ..tokens.shards import ShardSummary
@@ -123,7 +123,8 @@ def _write_rest(
     shards, documents, trained_tokens, masks = written
     documents.finish()
     (folder / TOKENIZER).mkdir()
-    names = [f"{TOKENIZER}/{file.name}" for file in sorted(store.tokenizer_folder.iterdir())]
+    source = read_inventory(store.path, store.info)
+    names = sorted(name for name in source.files if name.startswith(f"{TOKENIZER}/"))
     for name in names:
         write_durably(folder / name, (store.path / name).read_bytes())
     write_durably(folder / SELECTION, selection.to_bytes())

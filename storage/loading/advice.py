@@ -1,9 +1,10 @@
 """Which window of the data order suits a store where it lies: what `data inspect --advise` says."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..tokens.filesystem import Place, choose_how, is_local, sequential_mb_per_s
+from ..tokens.filesystem import Place, choose_how, is_local, measure_objects, sequential_mb_per_s
+from ..tokens.locations import Location
+from ..tokens.objects import ObjectPath
 from ..tokens.store import StoreInfo, read_info
 from .order import MAX_BLOCK
 
@@ -23,9 +24,10 @@ class Advice:
     why: str
 
 
-def advise(store: Path, sequence_length: int) -> Advice:
+def advise(store: Location, sequence_length: int) -> Advice:
     """Measure and advise for samples of `sequence_length` tokens. Raises UserError and FoundBad as open_store does."""
-    info, place = read_info(store), choose_how(store)
+    info = read_info(store)
+    place = measure_objects(store, info) if isinstance(store, ObjectPath) else choose_how(store)
     rate = sequential_mb_per_s(store, info)
     window, why = _window(info, place, sequence_length)
     num_samples = (info.tokens - 1) // sequence_length

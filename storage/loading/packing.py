@@ -10,17 +10,18 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad, UserError
 from ..durable import sync, write_durably
-from ..tokens.index_array import IndexArray, check_size
+from ..tokens.index_array import IndexArray
 from ..tokens.index_writer import IndexWriter
+from ..tokens.locations import Location, check_sizes, file_digest
+from ..tokens.objects import ObjectPath
 from ..tokens.reader import TokenStore, open_store
-from ..tokens.store import file_digest
 from .best_fit import Group, best_fit
 
 PACKING = "packing"
@@ -29,6 +30,7 @@ AGAIN = "remove the folder and pack again"
 _RECORD = "packing.json"
 _PARTS = ("places", "lengths", "samples")
 Values = NDArray[np.int64]
+P = TypeVar("P", Path, ObjectPath, Path | ObjectPath)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,10 @@ def pack_store(path: Path, sequence_length: int) -> PackingInfo:
     return info
 
 
-def packing_folder(store: Path, sequence_length: int, generation: int) -> Path:
+def packing_folder(store: P, sequence_length: int, generation: int) -> P:
     """Where a store keeps a generation's index for a sequence length."""
-    return store / PACKING / str(generation) / str(sequence_length)
+    folder: P = store / PACKING / str(generation) / str(sequence_length)
+    return folder
 
 
 def _pieces(starts: Values, lengths: Values, length: int) -> tuple[Values, Values]:
@@ -151,7 +154,7 @@ def _with_counts(info: PackingInfo, lengths: Values, length: int) -> PackingInfo
 class Packing:
     """The index of a store for one sequence length, open for reading."""
 
-    def __init__(self, store: Path, sequence_length: int, generation: int) -> None:
+    def __init__(self, store: Location, sequence_length: int, generation: int) -> None:
         """Raises UserError if the generation was not packed for this length, FoundBad naming what is damaged."""
         self._folder = folder = packing_folder(store, sequence_length, generation)
         try:
@@ -183,8 +186,7 @@ class Packing:
 
     def check_files(self) -> None:
         """Raises FoundBad naming a file that is missing or has another size."""
-        for name, file in self.info.files.items():
-            check_size(self._folder / name, file["size_bytes"])
+        check_sizes(self._folder, {name: file["size_bytes"] for name, file in self.info.files.items()})
 
     @property
     def digest(self) -> str:
@@ -193,10 +195,32 @@ class Packing:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def verify_packings(store: Path) -> None:
-    """Check every file of all indices of a store. Raises FoundBad naming the first that is bad."""
-    for folder in sorted((store / PACKING).glob("[0-9]*/[0-9]*")):
-        packing = Packing(store, int(folder.name), int(folder.parent.name))
+def packings_of(store: Location) -> list[tuple[int, int]] | None:
+    """Generation and sequence length of all indices of a store; None where they cannot be listed, as over HTTP."""
+    if isinstance(store, Path):
+        names = [str(path.relative_to(store / PACKING)) for path in (store / PACKING).glob("*/*/packing.json")]
+    else:
+        sizes = (store / PACKING).sizes()
+        if sizes is None:
+            return None
+        names = list(sizes)
+    found = [name.split("/") for name in names]
+    numbered = [each for each in found if len(each) == 3 and each[2] == _RECORD and (each[0] + each[1]).isdigit()]
+    return sorted((int(generation), int(length)) for generation, length, _ in numbered)
+
+
+def packing_files(store: Location, sequence_length: int, generation: int) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of an index's files, by path in the store. Raises as Packing does."""
+    packing = Packing(store, sequence_length, generation)
+    folder = f"{PACKING}/{generation}/{sequence_length}"
+    files = {f"{folder}/{name}": (file["size_bytes"], file["sha256"]) for name, file in packing.info.files.items()}
+    return files | {f"{folder}/{_RECORD}": file_digest(store / folder / _RECORD)}
+
+
+def verify_packings(store: Location) -> None:
+    """Check every file of all indices of a store that can be listed. Raises FoundBad naming the first that is bad."""
+    for generation, length in packings_of(store) or []:
+        packing, folder = Packing(store, length, generation), packing_folder(store, length, generation)
         packing.check_files()
         for name, file in packing.info.files.items():
             if file_digest(folder / name)[1] != file["sha256"]:

@@ -1,7 +1,9 @@
 """What the trainer reads: batches by global position, out of one store or a mixture. The state is that one integer."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ from ...config.data import DataConfig
 from ...config.errors import FoundBad, UserError
 from ...config.model import ModelShape
 from ..tokens.filesystem import choose_how
+from ..tokens.inventory import read_inventory
+from ..tokens.locations import Location, locate
 from ..tokens.quality import quality_of
 from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
 from ..tokens.shards import BadChunk
-from ..tokens.store import read_info
+from ..tokens.store import TOKENIZER, read_info
 from ..tokens.verify import check_presence
 from .fill_in_the_middle import Filler
 from .order import MAX_BLOCK, ORDER_VERSION, Order
@@ -105,14 +109,33 @@ class TrainingData:
         """Generation of each store."""
         return [store.info.generation for store in self._stores]
 
+    def place_of(self, source: int) -> Location:
+        """Where a store is read from."""
+        return self._stores[source].path
+
     @property
     def tokenizer_fingerprint(self) -> str:
         return self._stores[0].info.tokenizer_fingerprint
 
     @property
-    def tokenizer_folder(self) -> Path:
+    def tokenizer_folder(self) -> Location:
         """Folder with the tokenizer's files, in the first store."""
         return self._stores[0].tokenizer_folder
+
+    @contextmanager
+    def tokenizer_at_hand(self) -> Iterator[Path]:
+        """tokenizer_folder, or a passing copy of it if the store is in an object store."""
+        folder = self.tokenizer_folder
+        if isinstance(folder, Path):
+            yield folder
+            return
+        store = self._stores[0]
+        names = [name for name in read_inventory(store.path, read_info(store.path)).files if name.startswith(TOKENIZER)]
+        with TemporaryDirectory(prefix="trainwright-") as copy:
+            for name in names:
+                Path(copy, name).parent.mkdir(parents=True, exist_ok=True)
+                Path(copy, name).write_bytes((store.path / name).read_bytes())
+            yield Path(copy, TOKENIZER)
 
     @property
     def vocab_size(self) -> int:
@@ -197,7 +220,7 @@ def _samples(store: TokenStore, data: DataConfig) -> Samples:
 
 def _open(number: int, data: DataConfig) -> TokenStore:
     source = data.train[number]
-    path = Path(source.store)
+    path = locate(source.store)
     how = choose_how(path).how if data.read == "auto" else data.read
     chunk_tokens = read_info(path).chunk_tokens
     # The decoded chunks of a window are kept, so that each is decoded once; without a window there is no end of them.

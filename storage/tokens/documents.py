@@ -1,19 +1,19 @@
 """Where documents begin in a token store."""
 
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .index_array import IndexArray, Values
+from .locations import Location
 from .store import DOCUMENTS, StoreInfo
 
 
 class DocumentIndex(IndexArray):
     """Places of the first tokens of all documents, ascending; the first is 0."""
 
-    def __init__(self, store: Path, info: StoreInfo) -> None:
+    def __init__(self, store: Location, info: StoreInfo) -> None:
         super().__init__(store / DOCUMENTS, info.documents)
         self._tokens = info.tokens
 

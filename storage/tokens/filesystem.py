@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .locations import Location
+from .objects import ObjectPath
 from .reader import How, TokenStore, can_map, open_store
 from .store import StoreInfo, read_info
 
@@ -48,15 +50,26 @@ def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> st
     return best[1]
 
 
-def choose_how(path: Path) -> Place:
+def choose_how(path: Location) -> Place:
     """How to read a plain store: mapped on local disks, else what a few reads of untouched chunks show to be faster.
+
+    Of an object store only its kind is told: there is one way to read it.
 
     Raises UserError and FoundBad as open_store does.
     """
+    if isinstance(path, ObjectPath):
+        return Place(filesystem=path.scheme, how="plain")
     info, filesystem = read_info(path), filesystem_of(path)
     if is_local(filesystem) or info.compression != "none" or not can_map():
         return Place(filesystem=filesystem, how="map" if can_map() else "plain")
     return _measured(path, info, filesystem)
+
+
+def measure_objects(path: ObjectPath, info: StoreInfo) -> Place:
+    """How long a random chunk takes out of an object store, its shard's index included."""
+    chunks = np.random.default_rng().integers(0, info.num_chunks, _PROBES)
+    times = [_touch(open_store(path), chunk) for chunk in chunks.tolist()]
+    return Place(filesystem=path.scheme, how="plain", plain_ms=float(np.median(times)) * 1e3)
 
 
 def _measured(path: Path, info: StoreInfo, filesystem: str) -> Place:
@@ -83,9 +96,13 @@ def _touch(store: TokenStore, chunk: int) -> float:
     return elapsed
 
 
-def sequential_mb_per_s(path: Path, info: StoreInfo) -> float:
+def sequential_mb_per_s(path: Location, info: StoreInfo) -> float:
     """Rate at which the middle of a random shard is read in one go, 10**6 bytes a second."""
     shard = int(np.random.default_rng().integers(info.num_shards))
+    if isinstance(path, ObjectPath):
+        began = time.perf_counter()
+        done = len((path / "c" / str(shard)).read_range(0, _SEQUENTIAL_BYTES))
+        return done / max(time.perf_counter() - began, 1e-9) / 1e6
     descriptor = os.open(path / "c" / str(shard), os.O_RDONLY)
     try:
         size = min(_SEQUENTIAL_BYTES, os.fstat(descriptor).st_size)

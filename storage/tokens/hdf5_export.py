@@ -22,6 +22,7 @@ from .hdf5_layout import (
     TOKENIZER,
     TOKENS,
 )
+from .locations import Location
 from .reader import TokenStore, open_store
 from .shards import fill_value
 from .store import StoreInfo
@@ -31,7 +32,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes of tokens written and the bytes in all."""
 
 
-def export_hdf5(path: Path, target: Path, progress: Progress) -> StoreInfo:
+def export_hdf5(path: Location, target: Path, progress: Progress) -> StoreInfo:
     """Write the token store `path` to the new HDF5 file `target`, beside its place first, and rename it.
 
     Raises UserError if there is no store or `target` exists, FoundBad naming a damaged file of the store, OSError with

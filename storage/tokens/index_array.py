@@ -2,13 +2,15 @@
 
 import json
 from functools import cached_property, lru_cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
 from .geometry import Geometry
+from .locations import Location
+from .object_shards import ObjectShards
+from .objects import ObjectPath
 from .shard_reads import ShardReads
 from .shards import REMEDY, BadChunk
 from .store import METADATA
@@ -22,7 +24,7 @@ Values = NDArray[np.uint64]
 class IndexArray:
     """An index array, open for reading; nothing is read before the first value is asked for."""
 
-    def __init__(self, folder: Path, length: int) -> None:
+    def __init__(self, folder: Location, length: int) -> None:
         """The first `length` values of it; there may be more."""
         self._folder, self.length = folder, length
         self.chunk = lru_cache(maxsize=_KEPT_CHUNKS)(self._read_chunk)
@@ -49,7 +51,7 @@ class IndexArray:
             raise FoundBad(str(path), "not that of an index", REMEDY)
         return Geometry(self.length, np.dtype(np.uint64), chunk, shard)
 
-    def file(self, number: int) -> Path:
+    def file(self, number: int) -> Location:
         """The shard that a chunk is in."""
         return self._folder / "c" / str(number // self.geometry.chunks_per_shard)
 
@@ -63,7 +65,9 @@ class IndexArray:
         return self._fill(Wanted(firsts, 1, places, lengths), int(lengths.sum()))
 
     @cached_property
-    def _shards(self) -> ShardReads:
+    def _shards(self) -> ShardReads | ObjectShards:
+        if isinstance(self._folder, ObjectPath):
+            return ObjectShards(self._folder, self.geometry, "none", _KEPT_CHUNKS)
         return ShardReads(self._folder, self.geometry, _MAX_OPEN)
 
     def _read_chunk(self, number: int) -> Values:
@@ -77,14 +81,3 @@ class IndexArray:
         except BadChunk as error:  # that is a chunk of tokens to who catches it
             raise FoundBad(error.where, error.problem, error.remedy) from None
         return out
-
-
-def check_size(path: Path, size_bytes: int) -> None:
-    """Raises FoundBad naming the file unless it is there and as long as it should be."""
-    try:
-        size = path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        raise FoundBad(str(path), "missing", REMEDY) from None
-    if size != size_bytes:
-        kind = "truncated" if size < size_bytes else "too long"
-        raise FoundBad(str(path), f"{kind} ({size} bytes instead of {size_bytes})", REMEDY)

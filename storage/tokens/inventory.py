@@ -11,8 +11,9 @@ from typing import Any
 
 from ...config.errors import FoundBad
 from ..durable import write_durably
+from .locations import Location, file_digest
 from .shards import REMEDY, ShardSummary
-from .store import INVENTORY, StoreInfo, file_digest
+from .store import INVENTORY, StoreInfo
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,15 @@ class Inventory:
     """`size_bytes` and `sha256` of the other files, by path in the store."""
 
     @property
+    def expected(self) -> dict[str, tuple[int, str]]:
+        """Size in bytes and SHA-256 of every file named here, shards first, by path in the store."""
+        shards = {shard.file: (shard.size_bytes, shard.sha256) for shard in self.shards}
+        return shards | {name: (int(file["size_bytes"]), str(file["sha256"])) for name, file in self.files.items()}
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of all files named here."""
-        beside = (int(file["size_bytes"]) for file in self.files.values())
-        return sum(shard.size_bytes for shard in self.shards) + sum(beside)
+        return sum(size for size, _ in self.expected.values())
 
 
 def take_inventory(folder: Path, shards: tuple[ShardSummary, ...], names: list[str]) -> Inventory:
@@ -48,7 +54,7 @@ def write_inventory(folder: Path, inventory: Inventory) -> tuple[int, str]:
     return len(data), hashlib.sha256(data).hexdigest()
 
 
-def read_inventory(store: Path, info: StoreInfo) -> Inventory:
+def read_inventory(store: Location, info: StoreInfo) -> Inventory:
     """Read inventory.json. Raises FoundBad naming it if it is missing, is not the recorded one, or does not add up."""
     path = store / INVENTORY
     try:

@@ -1,6 +1,5 @@
 """Reads a token store: any range of tokens, and samples of a training sequence's length, checked when first touched."""
 
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -8,7 +7,10 @@ from numpy.typing import NDArray
 
 from .compressed_shards import CompressedShards
 from .documents import DocumentIndex
+from .locations import Location
 from .loss_mask import LossMask, mask_info
+from .object_shards import ObjectShards, pool_chunks
+from .objects import ObjectPath
 from .shard_reads import ShardReads
 from .shards import Tokens
 from .store import LOSS_MASK, TOKENIZER, StoreInfo, read_info
@@ -37,7 +39,7 @@ class Shards(Protocol):
 class TokenStore:
     """One token store, open for reading. May be shared by threads that only read."""
 
-    def __init__(self, path: Path, shards: Shards, info: StoreInfo) -> None:
+    def __init__(self, path: Location, shards: Shards, info: StoreInfo) -> None:
         """See open_store."""
         self.path, self.info, self._shards = path, info, shards
         self.document_index = DocumentIndex(path, info)
@@ -49,7 +51,7 @@ class TokenStore:
         return self.info.tokens
 
     @property
-    def tokenizer_folder(self) -> Path:
+    def tokenizer_folder(self) -> Location:
         return self.path / TOKENIZER
 
     def read(self, start: int, stop: int) -> Tokens:
@@ -97,7 +99,7 @@ class TokenStore:
 
 
 def open_store(
-    path: Path,
+    path: Location,
     *,
     generation: int | None = None,
     how: How = "map",
@@ -108,8 +110,8 @@ def open_store(
     """Open a token store; it takes as long for many shards as for few, since each is checked when it is first touched.
 
     The newest generation, or an earlier one. `how` plain shards are read; where nothing could be compiled, always
-    plainly. Without `check` no chunk's crc32c is looked at. Raises UserError if there is no store there or no such
-    generation, FoundBad naming zarr.json if it is damaged.
+    plainly, and objects in ranges. Without `check` no chunk's crc32c is looked at. Raises UserError if there is no
+    store there or no such generation, FoundBad naming zarr.json if it is damaged.
     """
     info = read_info(path)
     if generation is not None:
@@ -131,7 +133,9 @@ def can_map() -> bool:
     return True
 
 
-def _shards(path: Path, info: StoreInfo, how: How, limits: tuple[int, int], check: bool) -> Shards:
+def _shards(path: Location, info: StoreInfo, how: How, limits: tuple[int, int], check: bool) -> Shards:
+    if isinstance(path, ObjectPath):
+        return ObjectShards(path, info.geometry, info.compression, pool_chunks(info.geometry, limits[1]), check)
     if info.compression != "none":
         return CompressedShards(path, info, limits[1], check)
     if how == "plain":

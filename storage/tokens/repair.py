@@ -8,15 +8,15 @@ from pathlib import Path
 from ...config.errors import FoundBad, UserError
 from ..durable import sync
 from .inventory import Inventory, read_inventory
-from .store import INVENTORY, METADATA, StoreInfo, file_digest, read_info
+from .locations import Location, file_digest, pieces
+from .store import INVENTORY, METADATA, StoreInfo, read_info
 
-_PIECE_BYTES = 16 << 20
 _ELSEWHERE = "restore it from another copy, or build the store again"
 Progress = Callable[[int, int], None]
 """Called with the bytes checked and the bytes in all."""
 
 
-def repair_store(store: Path, source: Path, progress: Progress) -> list[str]:
+def repair_store(store: Path, source: Location, progress: Progress) -> list[str]:
     """Replace every file of `store` that is missing or not the recorded one by that of `source`; their names.
 
     Each is written beside its place, checked and renamed. Raises UserError if `source` is no store or not a copy of
@@ -24,8 +24,7 @@ def repair_store(store: Path, source: Path, progress: Progress) -> list[str]:
     """
     info, own_metadata = _agreed(store, source)
     inventory, own_inventory = _inventory(store, source, info)
-    wanted = {shard.file: (shard.size_bytes, shard.sha256) for shard in inventory.shards}
-    wanted |= {name: (file["size_bytes"], file["sha256"]) for name, file in inventory.files.items()}
+    wanted = inventory.expected
     repaired, done = [], 0
     for name, expected in wanted.items():
         if not _is_good(store / name, expected):
@@ -42,7 +41,7 @@ def repair_store(store: Path, source: Path, progress: Progress) -> list[str]:
     return repaired
 
 
-def _agreed(store: Path, source: Path) -> tuple[StoreInfo, bool]:
+def _agreed(store: Path, source: Location) -> tuple[StoreInfo, bool]:
     """What both say of the store, and whether its own zarr.json is sound."""
     if not store.is_dir():
         raise UserError(str(store), "no such folder", "copy the second copy instead")
@@ -57,7 +56,7 @@ def _agreed(store: Path, source: Path) -> tuple[StoreInfo, bool]:
     return mine, True
 
 
-def _inventory(store: Path, source: Path, info: StoreInfo) -> tuple[Inventory, bool]:
+def _inventory(store: Path, source: Location, info: StoreInfo) -> tuple[Inventory, bool]:
     try:
         return read_inventory(store, info), True
     except FoundBad:
@@ -71,14 +70,14 @@ def _is_good(path: Path, expected: tuple[int, str]) -> bool:
         return False
 
 
-def _fetch(source: Path, target: Path, expected: tuple[int, str]) -> None:
+def _fetch(source: Location, target: Path, expected: tuple[int, str]) -> None:
     """Copy a file, and rename it into place if its size and digest are the expected ones."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.repair")
     digest, size = hashlib.sha256(), 0
     try:
-        with source.open("rb") as file, beside.open("wb") as copy:
-            while piece := file.read(_PIECE_BYTES):
+        with beside.open("wb") as copy:
+            for piece in pieces(source):
                 copy.write(piece)
                 digest.update(piece)
                 size += len(piece)

@@ -2,29 +2,32 @@
 
 import os
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from ...config.errors import FoundBad
 from .geometry import Geometry
+from .objects import ObjectPath
 from .shards import ABSENT, CRC_BYTES, REMEDY, Index, crc32c
 
 _ENTRY_BYTES = 16
+P = TypeVar("P", Path, ObjectPath)
 
 
-class ShardFiles:
-    """Opens shards by number. Every error names the file."""
+class ShardRules(Generic[P]):
+    """How long shards must be, and what their indices must say. Every error names the file."""
 
-    def __init__(self, folder: Path, geometry: Geometry) -> None:
-        self._folder, self._geometry = folder / "c", geometry
-        self._index_bytes = geometry.chunks_per_shard * _ENTRY_BYTES + CRC_BYTES
-        self._good = np.zeros(geometry.num_shards, bool)  # whose index was checked
+    def __init__(self, folder: P, geometry: Geometry) -> None:
+        self._folder: P = folder / "c"
+        self._geometry = geometry
+        self.index_bytes = geometry.chunks_per_shard * _ENTRY_BYTES + CRC_BYTES
 
-    def path(self, shard: int) -> Path:
+    def path(self, shard: int) -> P:
         """Path of a shard's file."""
         return self._folder / str(shard)
 
-    def path_of_chunk(self, chunk: int) -> Path:
+    def path_of_chunk(self, chunk: int) -> P:
         """Path of the shard that holds an inner chunk of the store."""
         return self.path(chunk // self._geometry.chunks_per_shard)
 
@@ -33,6 +36,58 @@ class ShardFiles:
         per_shard = self._geometry.chunks_per_shard
         return min(per_shard, self._geometry.num_chunks - shard * per_shard)
 
+    def check_plain_size(self, shard: int, size: int) -> None:
+        """Raises FoundBad unless a shard of a store without compression has its size in bytes."""
+        expected = self.num_used(shard) * self._geometry.stride + self.index_bytes
+        grown = size > expected and self._may_have_grown(shard) and (size - expected) % self._geometry.stride == 0
+        if size != expected and not grown:
+            kind = "truncated" if size < expected else "too long"
+            raise FoundBad(str(self.path(shard)), f"{kind} ({size} bytes instead of {expected})", REMEDY)
+
+    def check_plain_index(self, shard: int, index: Index) -> None:
+        """Raises FoundBad unless an index is that of a store without compression."""
+        wanted = np.arange(self.num_used(shard), dtype=np.uint64) * np.uint64(self._geometry.stride)
+        if (index[:, 0] != wanted).any() or (index[:, 1] != self._geometry.stride).any():
+            problem = "its index does not fit the file: inner chunks of a plain store follow each other"
+            raise FoundBad(str(self.path(shard)), problem, REMEDY)
+
+    def check_offsets(self, shard: int, index: Index, size: int) -> None:
+        """Raises FoundBad if an index points outside its file of `size` bytes."""
+        limit = np.uint64(size - self.index_bytes)
+        lengths, offsets = index[:, 1], index[:, 0]
+        # Compared without adding first: offset + length could wrap around.
+        good = (lengths > CRC_BYTES) & (lengths <= limit) & (offsets <= limit - np.minimum(lengths, limit))
+        if not good.all():
+            raise FoundBad(str(self.path(shard)), "its index does not fit the file", REMEDY)
+
+    def check_room(self, shard: int, size: int) -> None:
+        """Raises FoundBad if a file of `size` bytes is too short to have an index."""
+        if size < self.index_bytes:
+            problem = f"truncated: {size} bytes are too few for its index"
+            raise FoundBad(str(self.path(shard)), problem, REMEDY)
+
+    def index(self, shard: int, data: bytes) -> Index:
+        """The used part of an index out of a shard's last index_bytes bytes. Raises FoundBad if it is damaged."""
+        path, used = str(self.path(shard)), self.num_used(shard)
+        if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
+            raise FoundBad(path, "its index fails its crc32c, or it is truncated", REMEDY)
+        index = np.frombuffer(data[:-CRC_BYTES], "<u8").reshape(-1, 2)
+        if (index[used:] != ABSENT).any() and not self._may_have_grown(shard):
+            raise FoundBad(path, "its index does not fit the file", REMEDY)
+        return index[:used]
+
+    def _may_have_grown(self, shard: int) -> bool:
+        """Whether it is this generation's last, to which a later one may have added: ours is the first part of it."""
+        return shard == self._geometry.num_shards - 1
+
+
+class ShardFiles(ShardRules[Path]):
+    """Opens shards by number. Every error names the file."""
+
+    def __init__(self, folder: Path, geometry: Geometry) -> None:
+        super().__init__(folder, geometry)
+        self._good = np.zeros(geometry.num_shards, bool)  # whose index was checked
+
     def open_plain(self, shard: int) -> tuple[int, int]:
         """Descriptor (the caller closes it) and size in bytes of a shard of a store without compression.
 
@@ -40,20 +95,10 @@ class ShardFiles:
         """
         descriptor = self._open(shard)
         try:
-            stride = self._geometry.stride
-            expected = self.num_used(shard) * stride + self._index_bytes
             size = os.fstat(descriptor).st_size
-            grown = size > expected and self._may_have_grown(shard) and (size - expected) % stride == 0
-            if size != expected and not grown:
-                kind = "truncated" if size < expected else "too long"
-                problem = f"{kind} ({size} bytes instead of {expected})"
-                raise FoundBad(str(self.path(shard)), problem, REMEDY)
+            self.check_plain_size(shard, size)
             if not self._good[shard]:
-                index = self._read_index(shard, descriptor, size)
-                wanted = np.arange(self.num_used(shard), dtype=np.uint64) * np.uint64(stride)
-                if (index[:, 0] != wanted).any() or (index[:, 1] != stride).any():
-                    problem = "its index does not fit the file: inner chunks of a plain store follow each other"
-                    raise FoundBad(str(self.path(shard)), problem, REMEDY)
+                self.check_plain_index(shard, self._read_index(shard, descriptor, size))
                 self._good[shard] = True
         except BaseException:
             os.close(descriptor)
@@ -69,12 +114,7 @@ class ShardFiles:
         try:
             size = os.fstat(descriptor).st_size
             index = self._read_index(shard, descriptor, size)
-            limit = np.uint64(size - self._index_bytes)
-            lengths, offsets = index[:, 1], index[:, 0]
-            # Compared without adding first: offset + length could wrap around.
-            good = (lengths > CRC_BYTES) & (lengths <= limit) & (offsets <= limit - np.minimum(lengths, limit))
-            if not good.all():
-                raise FoundBad(str(self.path(shard)), "its index does not fit the file", REMEDY)
+            self.check_offsets(shard, index, size)
         except BaseException:
             os.close(descriptor)
             raise
@@ -90,20 +130,9 @@ class ShardFiles:
             raise FoundBad(str(path), f"cannot be opened ({error.strerror})", "check its permissions") from None
 
     def _read_index(self, shard: int, descriptor: int, size: int) -> Index:
-        path, used = str(self.path(shard)), self.num_used(shard)
-        if size < self._index_bytes:
-            raise FoundBad(path, f"truncated: {size} bytes are too few for its index", REMEDY)
-        data = read_exactly(descriptor, self._index_bytes, size - self._index_bytes, path)
-        if crc32c(data[:-CRC_BYTES]) != data[-CRC_BYTES:]:
-            raise FoundBad(path, "its index fails its crc32c, or it is truncated", REMEDY)
-        index = np.frombuffer(data[:-CRC_BYTES], "<u8").reshape(-1, 2)
-        if (index[used:] != ABSENT).any() and not self._may_have_grown(shard):
-            raise FoundBad(path, "its index does not fit the file", REMEDY)
-        return index[:used]
-
-    def _may_have_grown(self, shard: int) -> bool:
-        """Whether it is this generation's last, to which a later one may have added: ours is the first part of it."""
-        return shard == self._geometry.num_shards - 1
+        self.check_room(shard, size)
+        place, path = size - self.index_bytes, str(self.path(shard))
+        return self.index(shard, read_exactly(descriptor, self.index_bytes, place, path))
 
 
 def read_exactly(descriptor: int, size: int, offset: int, path: str) -> bytes:

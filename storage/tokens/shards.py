@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
+from .objects import ObjectPath
 
 REMEDY = "restore the file from a copy, or build the store again"
 ABSENT = (1 << 64) - 1
@@ -31,7 +32,7 @@ Index = NDArray[np.uint64]
 class BadChunk(FoundBad):
     """One inner chunk of a store is damaged; `chunk` is its number in the store, `path` its shard's."""
 
-    def __init__(self, path: Path, problem: str, chunk: int) -> None:
+    def __init__(self, path: Path | ObjectPath, problem: str, chunk: int) -> None:
         super().__init__(str(path), problem, REMEDY)
         self.path, self.chunk = path, chunk
 

@@ -11,6 +11,7 @@ import numpy as np
 from ...config.errors import FoundBad, UserError
 from ..durable import write_durably
 from .geometry import Geometry
+from .locations import Location
 from .shards import REMEDY, fill_value
 
 FORMAT_VERSION = 3
@@ -130,7 +131,7 @@ def write_mask_info(folder: Path, info: StoreInfo) -> None:
     write_durably(folder / METADATA, json.dumps(record, indent=1).encode())
 
 
-def read_info(store: Path) -> StoreInfo:
+def read_info(store: Location) -> StoreInfo:
     """Read and check zarr.json.
 
     Raises UserError if `store` is no token store, FoundBad naming the file if it is one whose zarr.json is damaged.
@@ -242,10 +243,3 @@ def _sharding(chunk: int, codecs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _digest(record: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return file.tell(), digest

@@ -4,13 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from ...config.errors import FoundBad, UserError
 from .canaries import CANARIES
+from .locations import Location
 from .shards import REMEDY
 from .store import TOKENIZER
 
@@ -107,7 +107,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int | None = None) -> Stor
     return StoreTokenizer(tokenizer, 0, files)
 
 
-def take_tokenizer(path: Path) -> StoreTokenizer:
+def take_tokenizer(path: Location) -> StoreTokenizer:
     """Read a Hugging Face tokenizer: a folder, or a tokenizer.json with what lies beside it.
 
     Raises UserError naming the file if there is none, it is damaged, or its end-of-document token is unknown.
@@ -133,15 +133,15 @@ def take_tokenizer(path: Path) -> StoreTokenizer:
     return StoreTokenizer(tokenizer, end_id, files)
 
 
-def open_tokenizer(store: Path) -> StoreTokenizer:
+def open_tokenizer(store: Location) -> StoreTokenizer:
     """The tokenizer that a store holds. Raises FoundBad naming its file if it is damaged."""
     try:
-        return take_tokenizer(store / TOKENIZER)
+        return take_tokenizer(store / TOKENIZER / _JSON)
     except UserError as error:
         raise FoundBad(str(store / TOKENIZER / _JSON), error.problem, REMEDY) from None
 
 
-def _end_token(file: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> tuple[str, int]:
+def _end_token(file: Location, tokenizer: Tokenizer, config: dict[str, Any]) -> tuple[str, int]:
     """The end-of-document token and its id: eos_token of the configuration, else the usual one in the vocabulary."""
     where = f"--tokenizer {file}"
     remedy = f"name the token that ends a document as eos_token in {file.with_name(_CONFIG)}"
@@ -159,7 +159,7 @@ def _end_token(file: Path, tokenizer: Tokenizer, config: dict[str, Any]) -> tupl
     return named, number
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _config(path: Location) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -171,7 +171,7 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _read(path: Path) -> str:
+def _read(path: Location) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

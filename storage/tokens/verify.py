@@ -7,18 +7,19 @@ import numpy as np
 
 from ...config.errors import FoundBad
 from .growing import finish_append
-from .index_array import check_size
 from .inventory import Inventory, read_inventory
+from .locations import Location, check_sizes, file_digest
 from .reader import TokenStore, open_store
 from .shards import REMEDY, ShardSummary, summarise
-from .store import LOSS_MASK, METADATA, TOKENIZER, StoreInfo, file_digest, read_info
+from .store import LOSS_MASK, METADATA, TOKENIZER, StoreInfo, read_info
 from .tokenizer import open_tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with the bytes checked and the bytes in all."""
+_SPAN_CHUNKS = 64  # read at a time, so that an object store is asked for a few MiB at once
 
 
-def verify_store(path: Path, progress: Progress) -> StoreInfo:
+def verify_store(path: Location, progress: Progress) -> StoreInfo:
     """Check crc32c of every chunk, digests, histograms, token ids, the document index and the tokenizer.
 
     Raises UserError if there is no store there, FoundBad naming the first file that is bad.
@@ -46,16 +47,17 @@ def check_presence(store: TokenStore) -> Inventory:
     """
     if store.info.pending:
         remedy = f"`trainwright data verify {store.path}` does the rest"
+        if not isinstance(store.path, Path):
+            remedy = "finish it where it was built, and copy the store again"
         raise FoundBad(str(store.path / METADATA), "an append was stopped while it replaced files", remedy)
     inventory = read_inventory(store.path, read_info(store.path))  # of all there is, whatever generation is read
-    for shard in inventory.shards:
-        check_size(store.path / shard.file, shard.size_bytes)
-    for name, expected in inventory.files.items():
-        check_size(store.path / name, expected["size_bytes"])
+    check_sizes(store.path, {name: size for name, (size, _) in inventory.expected.items()})
     return inventory
 
 
-def _finish_append(path: Path) -> None:
+def _finish_append(path: Location) -> None:
+    if not isinstance(path, Path):
+        return  # check_presence says so: what is there belongs to whoever copied it
     try:
         finish_append(path)
     except OSError as error:
@@ -75,10 +77,11 @@ def _check_mask(store: TokenStore) -> None:
     if store.loss_mask is None:
         return
     info, trained = store.info, 0
-    for start in range(0, info.tokens, info.chunk_tokens):
-        values = store.loss_mask.read(start, min(start + info.chunk_tokens, info.tokens))
+    span = _SPAN_CHUNKS * info.chunk_tokens
+    for start in range(0, info.tokens, span):
+        values = store.loss_mask.read(start, min(start + span, info.tokens))
         if int(values.max()) > 1:
-            file = store.path / LOSS_MASK / "c" / str(start // info.shard_tokens)
+            file = store.path / LOSS_MASK / "c" / str((start + int(values.argmax())) // info.shard_tokens)
             raise FoundBad(str(file), f"value {int(values.max())} is neither 0 nor 1", REMEDY)
         trained += int(values.sum())
     if trained != info.trained_tokens:
@@ -90,12 +93,9 @@ def _check_shard(store: TokenStore, number: int, shard: ShardSummary) -> None:
     info = store.info
     file = store.path / shard.file
     counts = np.zeros(info.vocab_size, np.int64)
-    first = number * info.chunks_per_shard
-    left = shard.tokens
-    for chunk in range(first, first + -(-shard.tokens // info.chunk_tokens)):
-        start = chunk * info.chunk_tokens
-        tokens = store.read(start, start + min(left, info.chunk_tokens))
-        left -= len(tokens)
+    first, span = number * info.shard_tokens, _SPAN_CHUNKS * info.chunk_tokens
+    for start in range(first, first + shard.tokens, span):
+        tokens = store.read(start, min(start + span, first + shard.tokens))
         if int(tokens.max()) >= info.vocab_size:
             problem = f"token id {int(tokens.max())} is not below the vocabulary's {info.vocab_size}"
             raise FoundBad(str(file), problem, REMEDY)
@@ -119,12 +119,12 @@ def _check_documents(store: TokenStore) -> None:
 
 
 def _check_ends(store: TokenStore, starts: np.ndarray[tuple[int], np.dtype[np.int64]], number: int) -> None:
-    length, end = store.info.chunk_tokens, store.info.end_of_document
+    length, end = _SPAN_CHUNKS * store.info.chunk_tokens, store.info.end_of_document
     ends = starts[starts > 0] - 1
-    chunks = ends // length
-    for chunk in np.unique(chunks).tolist():
-        places = ends[chunks == chunk] - chunk * length
-        if (store.read(chunk * length, min((chunk + 1) * length, store.num_tokens))[places] != end).any():
+    spans = ends // length
+    for span in np.unique(spans).tolist():
+        places = ends[spans == span] - span * length
+        if (store.read(span * length, min((span + 1) * length, store.num_tokens))[places] != end).any():
             problem = f"a document does not end with token {end}"
             raise FoundBad(str(store.document_index.file(number)), problem, REMEDY)
 

@@ -59,7 +59,8 @@ def train_masked(folder: Path, model: Model) -> RunDir:
     run = load_run(project, ["name=masked", *PACKED])
     place = create_run_dir(Path(run.runs), run.name)
     place.attempt_yaml(1).write_text(dump_run(run))
-    take_snapshot(place, Path(run.model), TrainingData.open(run.data).tokenizer_folder)
+    with TrainingData.open(run.data).tokenizer_at_hand() as tokenizer:
+        take_snapshot(place, Path(run.model), tokenizer)
     script = Path(__file__).with_name("masked_rank.py")
     subprocess.run([sys.executable, "-W", "ignore", str(script), str(place.path)], check=True, timeout=300)
     return place

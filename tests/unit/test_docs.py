@@ -25,6 +25,8 @@ _NOT_RUN = {  # every one needs its reason in the page
     "make quickstart",
     "make test",
     "trainwright sync myrun",
+    "trainwright data copy stores/code.zarr s3://bucket/stores/code.zarr",
+    "trainwright data verify s3://bucket/stores/code.zarr",
     "trainwright serve two-nodes --profile dev",
     "trainwright serve --stop two-nodes",
 }

@@ -33,6 +33,7 @@ HEAVY = {
     "matplotlib": ("tracking/plot.py",),
     "submitit": ("launchers",),
     "pyarrow": ("storage/building/inputs", "storage/features"),
+    "obstore": ("storage/tokens/objects.py",),
     "zstandard": ("storage/building/inputs",),
 }
 _LIGHT_CONFIG = {"pydantic", "yaml"}  # all that config may take from others

@@ -135,7 +135,7 @@ def test_a_hugging_face_tokenizer_is_taken(tmp_path: Path, config: dict[str, obj
     build_store([tmp_path / "a.txt"], tmp_path / "s.zarr", BuildOptions(tokenizer=given), quiet)
     store = open_store(tmp_path / "s.zarr")
     assert store.read(0, store.num_tokens).tolist() == [3, 4, 3, 1, 4, 2]
-    kept = json.loads((store.tokenizer_folder / "tokenizer_config.json").read_text())
+    kept = json.loads((store.tokenizer_folder / "tokenizer_config.json").read_bytes())
     assert (kept["eos_token"], kept["pad_token"]) == ((config or {}).get("eos_token", "</s>"),) * 2
     assert take_tokenizer(store.tokenizer_folder).fingerprint() == store.info.tokenizer_fingerprint
 
@@ -190,7 +190,7 @@ def test_many_documents_take_several_shards_of_chunks(tmp_path: Path, monkeypatc
     build_store([tmp_path / "src"], tmp_path / "s.zarr", BuildOptions(vocab_size=257), quiet)
     index = open_store(tmp_path / "s.zarr").document_index
     assert index.num_chunks == 13
-    assert sorted(path.name for path in index.file(0).parent.iterdir()) == ["0", "1", "2", "3"]
+    assert sorted(path.name for path in (tmp_path / "s.zarr/documents/c").iterdir()) == ["0", "1", "2", "3"]
     starts = np.cumsum([0] + [number + 1 for number in range(49)])
     for low, high in ((0, 2000), (0, 1), (1, 2), (100, 101), (150, 1000), (1225, 1275), (1275, 1276)):
         expected = starts[(starts >= low) & (starts < high)]

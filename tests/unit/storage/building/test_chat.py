@@ -89,7 +89,7 @@ def test_the_built_in_template_needs_its_tokens(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--chat-template: not given, and the tokenizer has no chat template"):
         build(source, folder)
     store = build(source, folder, chat_template="chatml")
-    assert "generation" in (store.tokenizer_folder / "chat_template.jinja").read_text()
+    assert "generation" in (store.tokenizer_folder / "chat_template.jinja").read_bytes().decode()
     ((ids, mask),) = documents(store)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     text = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nworld<|im_end|>\n<|endoftext|>"

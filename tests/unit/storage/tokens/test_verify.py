@@ -12,9 +12,9 @@ import pytest
 from trainwright.config.errors import FoundBad
 from trainwright.storage.tokens import store as store_module
 from trainwright.storage.tokens.inventory import take_inventory, write_inventory
+from trainwright.storage.tokens.locations import file_digest
 from trainwright.storage.tokens.reader import open_store
 from trainwright.storage.tokens.shards import ShardSummary
-from trainwright.storage.tokens.store import file_digest
 from trainwright.storage.tokens.verify import verify_store
 from trainwright.storage.tokens.writer import DocumentWriter
 

@@ -1,0 +1,75 @@
+"""Where a store lies: a folder, or a URL in an object store. What both are read by, a path says in pathlib's words."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ...config.errors import FoundBad, UserError
+from ...config.urls import check_url, is_url, without_secrets
+from .objects import ObjectPath
+from .shards import REMEDY
+
+Location = Path | ObjectPath
+"""Of a path, what ObjectPath has too may be used: `/`, name, with_name, stat, exists, is_file, is_dir, read_bytes."""
+_PIECE_BYTES = 8 << 20
+
+
+def locate(text: str | Path) -> Location:
+    """The folder or URL that a text names. Raises UserError for a URL that cannot be one, or holds a password."""
+    if isinstance(text, Path) or not is_url(text):
+        return Path(text)
+    try:
+        return ObjectPath(check_url(text))
+    except ValueError as error:
+        problem, _, remedy = str(error).partition(": ")
+        raise UserError(without_secrets(text), problem, remedy) from None
+
+
+def pieces(place: Location) -> Iterator[bytes]:
+    """The bytes of a file, some MiB at a time. Raises FileNotFoundError if it is missing."""
+    if isinstance(place, ObjectPath):
+        yield from place.pieces(_PIECE_BYTES)
+        return
+    with place.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+def file_digest(place: Location) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a file, read in pieces."""
+    if isinstance(place, Path):
+        with place.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return file.tell(), digest
+    size, summed = 0, hashlib.sha256()
+    for piece in pieces(place):
+        summed.update(piece)
+        size += len(piece)
+    return size, summed.hexdigest()
+
+
+def check_size(path: Location, size_bytes: int) -> None:
+    """Raises FoundBad naming the file unless it is there and as long as it should be."""
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        raise FoundBad(str(path), "missing", REMEDY) from None
+    _compare(path, size, size_bytes)
+
+
+def check_sizes(folder: Location, expected: Mapping[str, int]) -> None:
+    """check_size of files below a folder, by name; objects are listed, many at a time, where a store can list them."""
+    known = folder.sizes() if isinstance(folder, ObjectPath) else None
+    for name, size_bytes in expected.items():
+        if known is None:
+            check_size(folder / name, size_bytes)
+        elif name not in known:
+            raise FoundBad(str(folder / name), "missing", REMEDY)
+        else:
+            _compare(folder / name, known[name], size_bytes)
+
+
+def _compare(path: Location, size: int, expected: int) -> None:
+    if size != expected:
+        kind = "truncated" if size < expected else "too long"
+        raise FoundBad(str(path), f"{kind} ({size} bytes instead of {expected})", REMEDY)
