@@ -45,7 +45,7 @@ def check_sizes(sizes: range | tuple[int, ...], windows: tuple[int | None, ...] 
     count = 0
     for size in sizes:
         for window in windows_of(size, windows):
-            for epoch in (0, 1 + size % 7):
+            for epoch in (0, 1 + size % 7) if size < 200_000 else (size % 7,):
                 assert is_bijection(Order(size, SEED + size, window), epoch), (size, window, epoch)
                 count += 1
     return count
@@ -72,7 +72,7 @@ def test_awkward_sizes(part: int) -> None:
     print(f"bijection: {count:,} epochs of {len(sizes)} awkward sizes up to {max(sizes):,}")
 
 
-@settings(derandomize=True, deadline=None, max_examples=5000 if WHOLE else 200)
+@settings(derandomize=True, deadline=None, max_examples=2000 if WHOLE else 200)
 @given(
     size=st.one_of(st.integers(1, 5000), st.integers(1, LIMIT - 1)),
     window=st.one_of(st.none(), st.integers(1, 70), st.integers(1, LIMIT)),
@@ -105,9 +105,11 @@ def test_large_sizes_by_sampling(size: int, window: int | None) -> None:
     assert len(np.unique(samples)) == len(positions)
     assert (int(samples.min()) >= 0, int(samples.max()) < size) == (True, True)
     inverse = InverseOrder(size, seed, window, 0)
-    assert np.array_equal(inverse.positions(samples), positions)
-    assert np.array_equal(Order(size, seed, window).samples(inverse.positions(positions)), positions)
-    print(f"bijection: {len(positions):,} positions of {size:,} samples, window {window}, there and back")
+    some = slice(None, None, 10 if WHOLE else 1)
+    assert np.array_equal(inverse.positions(samples[some]), positions[some])
+    assert np.array_equal(Order(size, seed, window).samples(inverse.positions(positions[some])), positions[some])
+    back = len(positions[some])
+    print(f"bijection: {len(positions):,} positions of {size:,} samples, window {window}; {back:,} there and back")
 
 
 @pytest.mark.parametrize("size", LARGE)

@@ -14,11 +14,11 @@ from trainwright.storage.loading.mixture import MAX_PERIOD, Mixture, quotas_of
 from trainwright.storage.loading.stages import Stages
 
 WHOLE = os.environ.get("WHOLE_MATRIX") == "1"
-often = settings(derandomize=True, deadline=None, max_examples=3000 if WHOLE else 80)
+often = settings(derandomize=True, deadline=None, max_examples=1000 if WHOLE else 80)
 weight = st.one_of(st.integers(1, 100).map(float), st.decimals("0.001", "99", places=3).map(float))
 short_weight = st.one_of(st.integers(1, 12).map(float), st.decimals("0.1", "3", places=1).map(float))
 quota = st.one_of(st.integers(1, 9), st.integers(1, 3000))
-LONGEST = 4 * MAX_PERIOD if WHOLE else 12_000
+LONGEST = 40_000 if WHOLE else 12_000
 
 
 Counts = NDArray[np.int64]
