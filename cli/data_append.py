@@ -2,12 +2,16 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .data_build import add_deduplication, dropped, facts, near_threshold
+from .data_build import add_cluster, add_deduplication, dropped, facts, near_threshold, refuse_jobs
 from .output import add_json_option, emit
 from .places import local_path
 from .progress import StageProgress
+
+if TYPE_CHECKING:
+    from ..storage.building.append import AppendResult
+    from ..storage.building.plan import BuildOptions
 
 
 def add_append(actions: Any) -> None:
@@ -24,13 +28,15 @@ def add_append(actions: Any) -> None:
     append.add_argument("--field", metavar="NAME", help="JSON key, column or HDF5 dataset that holds the text (text)")
     append.add_argument("--chat", action="store_true", help="records are chats, as of `data build`")
     add_deduplication(append)
-    append.add_argument("--workers", type=int, metavar="N", help="processes that work at once (all CPUs)")
+    workers_help = "processes that work at once, or array tasks with --cluster; the store is the same (all CPUs)"
+    append.add_argument("--workers", type=int, metavar="N", help=workers_help)
+    add_cluster(append)
     add_json_option(append)
     append.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Append, and say what the store is now."""
+    """Append here, or with --cluster submit."""
     from ..storage.building.append import append_store
     from ..storage.building.plan import BuildOptions
     from ..storage.building.sources import Selection
@@ -45,8 +51,34 @@ def run(arguments: argparse.Namespace) -> int:
         near_threshold=near_threshold(arguments),
         workers=arguments.workers,
     )
+    if arguments.cluster is not None:
+        return _on_cluster(arguments, options)
+    refuse_jobs(arguments)
     with StageProgress() as line:
         result = append_store(arguments.sources, arguments.store, options, (line.show, line.say))
+    _report(arguments, options, result)
+    return 0
+
+
+def _on_cluster(arguments: argparse.Namespace, options: "BuildOptions") -> int:
+    from ..storage.building.append import AppendResult, plan_append, request_of
+    from ..storage.tokens.store import read_info
+    from .data_build_jobs import Work, do_on_cluster
+
+    options.check()
+    read_info(arguments.store)
+    work = Work(
+        verb="append",
+        workers=options.workers,
+        request=lambda: request_of(arguments.sources, arguments.store, options),
+        plan=lambda store, watchers: plan_append(arguments.sources, store, options, watchers),
+        report=lambda record: _report(arguments, options, AppendResult(read_info(arguments.store), **record)),
+    )
+    return do_on_cluster(arguments, work)
+
+
+def _report(arguments: argparse.Namespace, options: "BuildOptions", result: "AppendResult") -> None:
+    """Say what the store is now."""
     if result.skipped:
         print(f"skipped {result.skipped} files that are not UTF-8 text", file=sys.stderr)
     info = result.info
@@ -58,4 +90,3 @@ def run(arguments: argparse.Namespace) -> int:
     )
     text += dropped(options, result.dropped_exact, result.dropped_near)
     emit(arguments, {"store": str(arguments.store), **facts(info), **added}, text)
-    return 0

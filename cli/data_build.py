@@ -45,29 +45,20 @@ def add_build(actions: Any) -> None:
     add_deduplication(build)
     workers_help = "processes that work at once, or array tasks with --cluster; the store is the same (all CPUs)"
     build.add_argument("--workers", type=int, metavar="N", help=workers_help)
-    build.add_argument("--cluster", metavar="PROFILE", help="build as jobs of this profile's Slurm cluster")
-    build.add_argument("--wait", action="store_true", help="with --cluster: follow the jobs until the store is there")
+    add_cluster(build)
     add_json_option(build)
     build.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Build here, or with --cluster submit."""
-    from ..config.errors import UserError
     from ..storage.building.build import build_store
-    from ..storage.building.build_folder import building_folder, is_left_from
+    from ..storage.building.build_folder import is_left_from
 
     options = _options(arguments)
     if arguments.cluster is not None:
-        from .data_build_jobs import build_on_cluster
-
-        return build_on_cluster(arguments, options)
-    if arguments.wait:
-        raise UserError("--wait", "given without --cluster", "leave it out: a build here is waited for")
-    if (building_folder(arguments.store) / "jobs.json").exists():
-        from .data_build_jobs import refuse_living_jobs
-
-        refuse_living_jobs(arguments.store)
+        return _on_cluster(arguments, options)
+    refuse_jobs(arguments)
     try:
         with StageProgress() as line:
             result = build_store(arguments.sources, arguments.store, options, line.show, line.say)
@@ -77,6 +68,47 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     report(arguments, options, result)
     return 0
+
+
+def _on_cluster(arguments: argparse.Namespace, options: "BuildOptions") -> int:
+    from ..storage.building.build import BuildResult, plan_build
+    from ..storage.building.plan import request_for
+    from ..storage.building.sources import open_sources
+    from ..storage.tokens.store import read_info
+    from .data_build_jobs import Work, do_on_cluster
+
+    def request() -> dict[str, Any]:
+        inputs = open_sources(arguments.sources, options.selection, options.format, options.field, chats=options.chat)
+        return request_for(arguments.sources, inputs, options)
+
+    options.check()
+    work = Work(
+        verb="build",
+        workers=options.workers,
+        request=request,
+        plan=lambda store, watchers: plan_build(arguments.sources, store, options, watchers),
+        report=lambda record: report(arguments, options, BuildResult(read_info(arguments.store), **record)),
+    )
+    return do_on_cluster(arguments, work)
+
+
+def add_cluster(command: argparse.ArgumentParser) -> None:
+    """The options by which jobs do the work."""
+    command.add_argument("--cluster", metavar="PROFILE", help="do it as jobs of this profile's Slurm cluster")
+    command.add_argument("--wait", action="store_true", help="with --cluster: follow the jobs until all is done")
+
+
+def refuse_jobs(arguments: argparse.Namespace) -> None:
+    """Raises UserError if jobs of a cluster are at the store already, or are to be waited for without --cluster."""
+    from ..config.errors import UserError
+    from ..storage.building.build_folder import building_folder
+
+    if arguments.wait:
+        raise UserError("--wait", "given without --cluster", "leave it out: what is done here is waited for")
+    if (building_folder(arguments.store) / "jobs.json").exists():
+        from .data_build_jobs import refuse_living_jobs
+
+        refuse_living_jobs(arguments.store)
 
 
 def report(arguments: argparse.Namespace, options: "BuildOptions", result: "BuildResult") -> None:

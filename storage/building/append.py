@@ -1,7 +1,8 @@
 """Adding documents to a store: its next generation, built beside it as a store is, and then put in its place."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from .build import Say
 from .build_folder import empty, folder_beside, remove_work
 from .build_tokenizer import choose_tokenizer
 from .chat_encoding import with_template
-from .crew import Crew
+from .crew import Crew, Unfinished
 from .known import known_parts
 from .layout import read_layout
 from .parts import Vocabulary, cut_inputs
@@ -51,18 +52,51 @@ def append_store(
     options.check()
     own = _of_store(options, store, read_info(store))
     with folder_beside(store) as space:
-        finish_append(store)
+        plan = _prepared(space, sources, store, own, watchers)
+        return complete_append(space, store, plan, options.num_workers, watchers[0])
+
+
+@contextmanager
+def plan_append(
+    sources: Sequence[Path], store: Path, options: BuildOptions, watchers: tuple[Progress, Say]
+) -> Iterator[int]:
+    """Plan an append that others will do, with the folder locked meanwhile; the number of parts that are missing."""
+    options.check()
+    own = _of_store(options, store, read_info(store))
+    with folder_beside(store) as space:
+        plan = _prepared(space, sources, store, own, watchers)
+        with Crew(space, 1) as crew:
+            missing = Assembly(space, plan, crew, watchers[0]).missing_parts()
+        try:
+            yield 0 if _is_done(plan, store) else len(missing)
+        except UserError as error:  # of a cluster that refuses: no reason to lose what is done
+            raise Unfinished(error.where, error.problem, error.remedy) from None
+
+
+def request_of(sources: Sequence[Path], store: Path, options: BuildOptions) -> dict[str, Any]:
+    """What an append is asked for, as JSON holds it, with the store as it is now."""
+    info = read_info(store)
+    return _request(sources, store, _of_store(options, store, info), info)[0]
+
+
+def complete_append(space: Workspace, store: Path, plan: Plan, workers: int, progress: Progress) -> AppendResult:
+    """Do what is left of a plan, and remove the work; nothing is left if it was carried out already."""
+    finish_append(store)
+    if not _is_done(plan, store):
         discard_staged(store)
-        plan, done = _prepared(space, sources, store, own, watchers)
-        if not done:
-            carry_out(space, store, plan, options.num_workers, watchers[0])
-        result = _result(space, plan, read_info(store))
-        remove_work(space)
+        _carry_out(space, store, plan, workers, progress)
+    result = _result(space, plan, read_info(store))
+    remove_work(space)
     return result
 
 
-def carry_out(space: Workspace, store: Path, plan: Plan, workers: int, progress: Progress) -> None:
-    """Do what is left of a plan, and put the next generation in the store's place, if anything is new."""
+def _is_done(plan: Plan, store: Path) -> bool:
+    assert plan.origin is not None
+    return plan.origin.generation < read_info(store).generation
+
+
+def _carry_out(space: Workspace, store: Path, plan: Plan, workers: int, progress: Progress) -> None:
+    """Put the next generation in the store's place, if anything is new."""
     try:
         with Crew(space, workers) as crew:
             Assembly(space, plan, crew, progress).finish()
@@ -73,7 +107,7 @@ def carry_out(space: Workspace, store: Path, plan: Plan, workers: int, progress:
 
 def _of_store(options: BuildOptions, store: Path, info: StoreInfo) -> BuildOptions:
     return BuildOptions(
-        tokenizer=store / TOKENIZER,
+        tokenizer=Path(os.path.abspath(store), TOKENIZER),
         selection=options.selection,
         format=options.format,
         field=options.field,
@@ -92,30 +126,39 @@ def _prepared(
     store: Path,
     options: BuildOptions,
     watchers: tuple[Progress, Say],
-) -> tuple[Plan, bool]:
-    """The plan, and whether it was carried out already: an append that was killed when all was published."""
+) -> Plan:
+    """The plan, which was carried out already if an append was killed when all was published."""
     progress, say = watchers
-    inputs = open_sources(sources, options.selection, options.format, options.field, chats=options.chat)
+    finish_append(store)
+    discard_staged(store)
     info = read_info(store)
+    request, inputs = _request(sources, store, options, info)
+    found = read_plan(space)
+    if found is not None and found.origin is not None and found.origin.generation == info.generation - 1:
+        as_then = {**request, "origin": found.request["origin"]}
+        if difference(found.request, as_then) is None:
+            say("was killed when all was done: nothing is added again")
+            return found
+    reason = "nothing was planned" if found is None else difference(found.request, request)
+    if found is not None and reason is None:
+        say(f"goes on where it was, with {len(found.parts)} parts")
+        return found
+    if found is not None:
+        say(f"starts over, since {reason}")
+    return _planned(space, request, inputs, (options, progress))
+
+
+def _request(
+    sources: Sequence[Path], store: Path, options: BuildOptions, info: StoreInfo
+) -> tuple[dict[str, Any], Inputs]:
+    inputs = open_sources(sources, options.selection, options.format, options.field, chats=options.chat)
     origin = Origin(os.path.abspath(store), info.generation, info.tokens, info.documents)
     request = {**request_for(sources, inputs, options), "origin": asdict(origin)}
     if request.get("masked") and info.trained_tokens is None:
         remedy = "build a store of it, and name both in data.train"
         raise UserError(f"STORE {store}", "has no loss mask, and what is added would need one", remedy)
     request |= {} if info.trained_tokens is None else {"masked": True}
-    found = read_plan(space)
-    if found is not None and found.origin is not None and found.origin.generation == info.generation - 1:
-        as_then = {**request, "origin": found.request["origin"]}
-        if difference(found.request, as_then) is None:
-            say("was killed when all was done: nothing is added again")
-            return found, True
-    reason = "nothing was planned" if found is None else difference(found.request, request)
-    if found is not None and reason is None:
-        say(f"goes on where it was, with {len(found.parts)} parts")
-        return found, False
-    if found is not None:
-        say(f"starts over, since {reason}")
-    return _planned(space, request, inputs, (options, progress)), False
+    return request, inputs
 
 
 def _planned(space: Workspace, request: dict[str, Any], inputs: Inputs, how: tuple[BuildOptions, Progress]) -> Plan:

@@ -1,4 +1,4 @@
-"""A build as jobs of a cluster: each task of an array makes its parts, and a job after them puts the store together.
+"""A build or an append as jobs of a cluster: each task of an array makes parts, a job after them does the rest.
 
     python -m trainwright.storage.building.array parts FOLDER COUNT     # one task of COUNT, by $SLURM_ARRAY_TASK_ID
     python -m trainwright.storage.building.array assemble FOLDER STORE
@@ -15,8 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ...config.errors import UserError
+from .append import AppendResult, complete_append
 from .assembly import Assembly
-from .build import finish_build
+from .build import BuildResult, finish_build
 from .build_folder import folder_beside
 from .crew import Crew
 from .parts import Part
@@ -40,15 +41,20 @@ def make_own_parts(space: Workspace, task: int, tasks: int, workers: int) -> int
 
 
 def assemble(space: Workspace, store: Path, workers: int) -> None:
-    """Do what is left, publish the store, and leave result.json for the one who waits."""
+    """Do what is left, publish the store or its next generation, and leave result.json for the one who waits."""
     with folder_beside(store):
+        result: AppendResult | BuildResult
         try:
-            result = finish_build(space, store, _plan(space), workers, _printed)
+            plan = _plan(space)
+            if plan.origin is None:
+                result = finish_build(space, store, plan, workers, _printed)
+            else:
+                result = complete_append(space, store, plan, workers, _printed)
         except UserError as error:  # inside, so that the folder stays, and with it what says why
             _record(space, "assemble", error)
             raise SystemExit(_USERS) from error
         facts = {name: value for name, value in asdict(result).items() if name != "info"}
-        write_record(space.result, facts)
+        write_record(space.result, {"request": plan.request, "facts": facts})
 
 
 def parts_done(space: Workspace) -> tuple[int, int]:

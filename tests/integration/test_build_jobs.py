@@ -109,6 +109,41 @@ def test_a_mistake_in_a_job_comes_back(dev_cluster: Path, folder: Path) -> None:
     assert not (folder / "store.zarr").exists()
 
 
+def append(folder: Path, store: str, *more: object) -> "subprocess.CompletedProcess[str]":
+    words = [*command("b.jsonl", store, *more)]
+    words[words.index("build")] = "append"
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.timeout(900)
+def test_an_append_by_jobs(dev_cluster: Path, folder: Path) -> None:
+    """The same next generation as here, without what the store has; asked again nothing is done twice."""
+    shutil.copytree(folder / "wanted.zarr", folder / "store.zarr")
+    words = random.Random(6)
+    texts = [json.dumps({"text": " ".join(words.choices(WORDS, k=200))}) for _ in range(50)]
+    (folder / "b.jsonl").write_text("\n".join([*(folder / "a.jsonl").read_text().splitlines()[:70], *texts]))
+    here = append(folder, "wanted.zarr", "--deduplicate", "exact", "--json")
+    assert here.returncode == 0, here.stderr
+    there = ("--cluster", "dev", "--workers", 3, "--deduplicate", "exact", "--json")
+    first = append(folder, "store.zarr", *there)
+    assert first.returncode == 0, first.stderr
+    jobs = json.loads(first.stdout)["job_ids"]
+    deadline = time.monotonic() + 240
+    while Slurm(cluster()).are_alive(jobs) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    again = append(folder, "store.zarr", *there, "--wait")
+    assert again.returncode == 0, again.stderr
+    record = json.loads(again.stdout)
+    assert record == {**json.loads(here.stdout), "store": "store.zarr"}
+    assert (record["generation"], record["added_documents"], record["dropped_exact"]) == (2, 50, 70)
+    assert_same(folder / "wanted.zarr", folder / "store.zarr")
+    nothing = append(folder, "store.zarr", *there, "--wait")
+    assert nothing.returncode == 0, nothing.stderr
+    assert json.loads(nothing.stdout)["generation"] == 2
+    assert json.loads(nothing.stdout)["dropped_exact"] == 120
+    assert {path.name for path in folder.iterdir()} == {"a.jsonl", "b.jsonl", "wanted.zarr", "store.zarr"}
+
+
 def test_a_profile_without_slurm(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("text")
     arguments = [sys.executable, "-m", "trainwright.cli.main", "data", "build", "a.txt", "s.zarr", "--cluster", "local"]
