@@ -137,10 +137,6 @@ def test_an_append_by_jobs(dev_cluster: Path, folder: Path) -> None:
     assert record == {**json.loads(here.stdout), "store": "store.zarr"}
     assert (record["generation"], record["added_documents"], record["dropped_exact"]) == (2, 50, 70)
     assert_same(folder / "wanted.zarr", folder / "store.zarr")
-    nothing = append(folder, "store.zarr", *there, "--wait")
-    assert nothing.returncode == 0, nothing.stderr
-    assert json.loads(nothing.stdout)["generation"] == 2
-    assert json.loads(nothing.stdout)["dropped_exact"] == 120
     assert {path.name for path in folder.iterdir()} == {"a.jsonl", "b.jsonl", "wanted.zarr", "store.zarr"}
 
 
