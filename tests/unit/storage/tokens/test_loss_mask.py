@@ -1,8 +1,10 @@
 """The loss mask of a store: opened by other readers, checked to the last byte, repaired, appended to, carried along."""
 
 import json
+import os
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from trainwright.storage.tokens.repair import repair_store
 from trainwright.storage.tokens.store import read_info
 from trainwright.storage.tokens.verify import check_presence, verify_store
 
+from ..building.test_append import run as append_apart
 from ..chats import chat_store, draw_chat, write_chats
 from ..conftest import quiet
 from .test_reader import flip
@@ -194,3 +197,28 @@ def test_commands_tell_the_share(tmp_path: Path, rng: random.Random, capsys: pyt
     assert main(["data", "build", *template, str(more), str(tmp_path / "c.zarr")]) == 0
     assert "% of the tokens trained" in capsys.readouterr().out
     assert main(["data", "verify", str(path)]) == 0
+
+
+def test_an_append_that_was_killed_loses_no_mask(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = chat_store(tmp_path, rng, count=100)
+    more = write_chats(tmp_path / "more.jsonl", [draw_chat(rng) for _ in range(40)])
+    wanted, path = tmp_path / "wanted.zarr", tmp_path / "s.zarr"
+    shutil.copytree(first, wanted)
+    synced: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", synced.append)
+        append_store([more], wanted, BuildOptions(chat=True, workers=1), (quiet, print))
+    masks = {1: mask_of(first), 2: mask_of(wanted)}
+    last = len(synced) - 1
+    for step in (rng.randrange(3, last - 8), rng.randrange(last - 8, last)):  # the later ones replace files
+        print("step", step, "of", last)
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(first, path)
+        assert append_apart(step, "--chat", more, path).returncode == -signal.SIGKILL
+        assert mask_of(path) == masks[read_info(path).generation]
+        again = append_apart(-1, "--chat", more, path)
+        assert again.returncode == 0, again.stderr
+        assert mask_of(path) == masks[2]
+        verify(path)
