@@ -1,6 +1,6 @@
 """Staging of a run's stores on every node before its first step; ranks wait for each other however long it takes."""
 
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Event, Thread
 
@@ -32,8 +32,7 @@ def stage(data: DataConfig) -> DataConfig:
             break
         if all_agree(work.done()):
             return work.result()
-        if not work.done():
-            stop.wait(_TURN_S)
+        wait([work], _TURN_S)
     stop.set()
     if failed:
         work.result()

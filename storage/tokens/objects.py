@@ -17,7 +17,8 @@ from ...config.urls import without_secrets
 
 TIMEOUT_VARIABLE = "TRAINWRIGHT_OBJECTS_TIMEOUT_S"
 _TIMEOUT_S = 60.0
-_VARIABLES = ("AWS_", "AZURE_", "GOOGLE_")
+VARIABLES = ("AWS_", "AZURE_", "GOOGLE_")
+"""What the variables begin with that decide how an object store is reached."""
 _MAX_REASON = 200
 
 
@@ -126,7 +127,7 @@ class ObjectPath:
     @contextmanager
     def _asking(self, what: str = "read") -> Iterator[tuple[Any, Any]]:
         """obstore and the store; its exceptions come out as FileNotFoundError or Unreadable, without secrets."""
-        own = ((name, value) for name, value in os.environ.items() if name.startswith(_VARIABLES))
+        own = ((name, value) for name, value in os.environ.items() if name.startswith(VARIABLES))
         obstore, store = _client(self._root, timeout_s(), tuple(sorted(own)))
         try:
             yield obstore, store

@@ -1,6 +1,8 @@
 """Stores in an object store: the same tokens as in a folder, and what is wrong is named by URL and chunk."""
 
+import json
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from tests.s3_server import BUCKET, S3
 from tests.unit.storage.chats import chat_store
 from tests.unit.storage.tokens.test_reader import write_wide
+from trainwright.cli.main import main
 from trainwright.config.data import DataConfig
 from trainwright.config.errors import FoundBad, UserError
 from trainwright.storage.loading.packing import pack_store, verify_packings
@@ -208,3 +211,45 @@ def test_urls_that_are_refused(url: str, words: str) -> None:
         locate(url)
     assert "word@" not in str(caught.value)
     assert "sig=word" not in str(caught.value)
+
+
+def test_an_earlier_generation_and_commands(
+    make_store: Make, s3: S3, text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_store(compression="zstd")
+    assert main(["data", "append", str(text_folder / "part1"), str(folder)]) == 0
+    url = s3.upload(folder, "grown/store.zarr")
+    for generation in (1, 2):
+        there, here = (open_store(locate(each), generation=generation) for each in (url, folder))
+        assert np.array_equal(there.read(0, there.num_tokens), here.read(0, here.num_tokens))
+    assert main(["data", "compare", url, str(folder)]) == 0
+    answers = []
+    for place in (url, str(folder)):
+        (tmp_path / "run.yaml").write_text(_RUN.replace("STORE", place))
+        capsys.readouterr()
+        assert main(["data", "order", "--json", str(tmp_path / "run.yaml"), "--explain", "3", "--count", "5"]) == 0
+        answers.append(json.loads(capsys.readouterr().out.replace(place, "STORE")))
+    assert answers[0] == answers[1]
+
+
+_RUN = """\
+schema_version: 1
+name: tiny
+model: config.json
+data: {train: [{store: "STORE", generation: 1}], sequence_length: 32}
+train: {steps: 4, global_batch_size: 4}
+"""
+
+
+def test_without_obstore_one_line_says_what_to_install(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(UserError, match=r"^s3://corpora/other.zarr: .* pip install 'trainwright\[objects\]'"):
+        open_url(f"s3://{BUCKET}/other.zarr")
+
+
+def test_a_profile_that_is_not_there(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(UserError, match=r"AWS_PROFILE=nobody: .*could not be found.*; check ~/.aws/config"):
+        open_url(f"s3://{BUCKET}/store.zarr")
