@@ -26,6 +26,14 @@ class DocumentIndex(IndexArray):
             parts.append(starts[low:high].astype(np.int64))
         return np.concatenate(parts)
 
+    def first_after(self, start: int, stop: int, limit: int) -> NDArray[np.int64]:
+        """Up to `limit` beginnings of documents after token `start` and before `stop`, int64; the first ones, but not
+        more than two chunks of the index have."""
+        number = self._chunk_of(start)
+        chunks = [self.chunk(each) for each in range(number, min(number + 2, self.num_chunks))]
+        starts = np.concatenate(chunks).astype(np.int64)
+        return starts[(starts > start) & (starts < stop)][:limit]
+
     def marks(self, starts: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
         """Where documents begin in tokens starts[i]..starts[i]+width-1, bool [len(starts), width]."""
         result = np.zeros((len(starts), width), bool)

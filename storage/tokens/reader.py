@@ -11,6 +11,7 @@ from .locations import Location
 from .loss_mask import LossMask, mask_info
 from .object_shards import ObjectShards, pool_chunks
 from .objects import ObjectPath
+from .shard_identity import ShardIdentity
 from .shard_reads import ShardReads
 from .shards import Tokens
 from .store import LOSS_MASK, TOKENIZER, StoreInfo, read_info
@@ -43,6 +44,7 @@ class TokenStore:
         """See open_store."""
         self.path, self.info, self._shards = path, info, shards
         self.document_index = DocumentIndex(path, info)
+        self._identity = ShardIdentity(path, info, self.document_index, shards.fill)
         self.loss_mask: LossMask | None = None
         """Which tokens are learnt to be predicted; None: all are."""
 
@@ -73,8 +75,9 @@ class TokenStore:
         """Samples of out.shape[1] tokens to rows of `out` (0, 1, ... if not given); sample i begins at i*(width-1).
 
         `out` [n, width] is contiguous and int64, uint32 or of the store's dtype. Raises FoundBad as `read` does,
-        ValueError if a sample is not within the store.
+        ValueError if a sample is not within the store; FoundBad too if a shard's file is another shard's.
         """
+        self._identity.check(numbers * (out.shape[1] - 1), out.shape[1])
         self._shards.fill(Wanted(numbers, out.shape[1] - 1, rows), out)
 
     def will_need(self, numbers: Numbers, out: NDArray[Any], rows: Numbers | None = None) -> None:
@@ -85,6 +88,7 @@ class TokenStore:
         """lengths[i] tokens from starts[i] on, to place places[i] of `out` taken as flat; else as samples_into."""
         wanted = Wanted(starts, 1, places, lengths)
         self._shards.will_need(wanted, out)
+        self._identity.check(starts, lengths)
         self._shards.fill(wanted, out)
 
     def starts(self, numbers: Numbers, length: int) -> NDArray[np.bool_]:

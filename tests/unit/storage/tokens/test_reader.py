@@ -112,6 +112,7 @@ def test_more_shards_than_may_be_held(make_store: Make, rng: random.Random, how:
 
 def test_maps_are_bounded_and_need_no_open_file(make_store: Make) -> None:
     store = open_store(make_store(shard_tokens=1024), max_mapped=3)
+    store.document_index.get(0, 1)  # which has a file open
     files = len(os.listdir("/proc/self/fd"))
     store.samples(np.arange((store.num_tokens - 1) // 100), 100)
     assert Path("/proc/self/maps").read_text().count(f"{store.path}/c/") == 3
@@ -246,3 +247,29 @@ def test_every_way_of_the_compiled_crc32c(rng: random.Random) -> None:
         ways = [_frame.crc32c(data, way) for way in (-1, 0, 1, 2)]
         assert {crc for crc in ways if crc is not None} == {google_crc32c.value(data)}, size
         assert ways[1] is not None
+
+
+@every_way
+def test_exchanged_shards_are_noticed_when_they_are_read(
+    make_store: Make, tmp_path: Path, rng: random.Random, how: How, compression: str
+) -> None:
+    """All their chunks are whole, so that crc32c says nothing."""
+    (tmp_path / "short").mkdir()
+    for number in range(300):
+        (tmp_path / "short" / f"{number:03}").write_text("x y" * rng.randrange(1, 30))
+    path = make_store(source=tmp_path / "short", vocab_size=257, compression=compression)
+    info = open_store(path).info
+    first, second = rng.sample(range(info.num_shards - 1), 2)
+    one, other = path / "c" / str(first), path / "c" / str(second)
+    one.rename(path / "beside")
+    other.rename(one)
+    (path / "beside").rename(other)
+    length = 64
+    for shard in (first, second):
+        sample = np.array([-(-shard * info.shard_tokens // length)])
+        store = open_store(path, how=how)
+        with pytest.raises(FoundBad, match=rf"c/{shard}: documents do not end in it where the index says"):
+            store.samples(sample, length)
+        out = np.zeros((1, length + 1), np.int64)
+        with pytest.raises(FoundBad, match=rf"c/{shard}: documents do not end"):
+            store.pieces_into(sample * length, np.array([length]), np.array([0]), out)
