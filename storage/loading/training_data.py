@@ -19,7 +19,7 @@ from ..tokens.quality import quality_of
 from ..tokens.reader import MAX_MAPPED, TokenStore, open_store
 from ..tokens.shards import BadChunk
 from ..tokens.store import TOKENIZER, read_info
-from ..tokens.verify import check_presence
+from ..tokens.verify import check_presence, check_tokenizer
 from .fill_in_the_middle import Filler
 from .order import MAX_BLOCK, ORDER_VERSION, Order
 from .origins import Origin, Place, origin_of, with_moves
@@ -85,9 +85,10 @@ class TrainingData:
         return cls(stores, data)
 
     def check_files(self) -> None:
-        """Check that no file of the stores is missing or cut off. Raises FoundBad naming it."""
+        """Raises FoundBad naming a file of the stores that is missing or cut off, or a tokenizer that was changed."""
         for store, samples in zip(self._stores, self._samples, strict=True):
             check_presence(store)
+            check_tokenizer(store)
             samples.check_files()
 
     def quality_problems(self, max_unknown: float) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ def verify_store(path: Location, progress: Progress) -> StoreInfo:
         done += shard.size_bytes
         progress(done, store.info.size_bytes)
     _check_documents(store)
-    _check_tokenizer(store)
+    check_tokenizer(store)
     progress(store.info.size_bytes, store.info.size_bytes)
     return store.info
 
@@ -129,7 +129,8 @@ def _check_ends(store: TokenStore, starts: np.ndarray[tuple[int], np.dtype[np.in
             raise FoundBad(str(store.document_index.file(number)), problem, REMEDY)
 
 
-def _check_tokenizer(store: TokenStore) -> None:
+def check_tokenizer(store: TokenStore) -> None:
+    """Raises FoundBad unless the store's tokenizer is the one that it was built with."""
     file = store.path / TOKENIZER / "tokenizer.json"
     if open_tokenizer(store.path).fingerprint() != store.info.tokenizer_fingerprint:
         raise FoundBad(str(file), "it is not the tokenizer that the store was built with", REMEDY)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from trainwright.config.data import DataConfig, Source
 from trainwright.config.errors import FoundBad
+from trainwright.storage.loading.training_data import TrainingData
 from trainwright.storage.tokens import store as store_module
 from trainwright.storage.tokens.inventory import take_inventory, write_inventory
 from trainwright.storage.tokens.locations import file_digest
@@ -129,3 +131,6 @@ def test_another_tokenizer_in_its_place_is_found(make_store: Make) -> None:
     rewrite(path, lambda attributes, inventory: None)
     with pytest.raises(FoundBad, match=r"tokenizer/tokenizer\.json: it is not the tokenizer"):
         check(path)
+    data = TrainingData.open(DataConfig(train=[Source(store=str(path))], sequence_length=64))
+    with pytest.raises(FoundBad, match=r"tokenizer/tokenizer\.json: it is not the tokenizer"):
+        data.check_files()  # as `submit` does
