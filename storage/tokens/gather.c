@@ -1,8 +1,7 @@
 /* Gathers samples out of mapped shards of a token store: checked, widened, in one call, without the interpreter's lock.
  *
  * A shard of a plain store is chunk after chunk, each of `chunk_tokens` little-endian tokens and their crc32c. A chunk's
- * crc32c is checked when it is first touched. A page that cannot be read (a file cut off under our feet, a disk that
- * fails) raises SIGBUS; it is caught here and told like any other damage, instead of ending the process.
+ * crc32c is checked when it is first touched. A page that cannot be read is told like any other damage (page_faults.h).
  *
  * Built for the stable ABI, so that one wheel serves every Python from 3.11 on.
  */
@@ -242,8 +241,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef module = {
-    PyModuleDef_HEAD_INIT, "_gather", "Gathers samples out of mapped shards; storage/tokens/gather.c", -1, methods,
-    NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_gather", "Gathers samples out of mapped shards", -1, methods, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__gather(void) {
