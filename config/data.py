@@ -65,7 +65,7 @@ class DataConfig(Section):
     """Samples per shuffle window; the whole store if not given."""
     read: Literal["auto", "map", "plain"] = "auto"
     """How shards are read: mapped into memory or plainly; `auto` maps on local disks and measures on shared ones."""
-    stage: str | None = None
+    stage_to: str | None = None
     """Folder on each node's own disk into which the stores are copied before the first step, once per node, and from
     which they are read; variables such as $TMPDIR are the node's. Copies stay, and the next run uses them."""
     on_bad_chunk: Literal["stop", "replace"] = "stop"
@@ -88,7 +88,7 @@ class DataConfig(Section):
     reset_positions: bool = False
     """Count positions anew from 0 in each document, or the part of one that a sample has; needs document_mask."""
 
-    @field_validator("stage")
+    @field_validator("stage_to")
     @classmethod
     def _on_every_node(cls, folder: str | None) -> str | None:
         if folder is not None and not folder.startswith(("/", "$")):

@@ -51,9 +51,9 @@ class Plan:
     warnings: list[str]
     """What is allowed, but rarely meant."""
     stage: str | None
-    """Folder of each node into which data.stage copies the stores."""
+    """Folder of each node into which data.stage_to copies the stores."""
     staged_bytes: int | None
-    """Bytes of these copies on each node; None without data.stage, or where this machine cannot see the stores."""
+    """Bytes of these copies on each node; None without data.stage_to, or where this machine cannot see the stores."""
     script: str | None
     """The batch script; None where this machine runs the ranks itself."""
 
@@ -78,7 +78,7 @@ def plan_run(run: RunConfig) -> Plan:
         tokens=tokens_per_step * run.train.steps,
         data=shares,
         warnings=warnings_of(shares, run.data),
-        stage=run.data.stage,
+        stage=run.data.stage_to,
         staged_bytes=_staged_bytes(run),
         script=render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None,
     )

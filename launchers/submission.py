@@ -36,7 +36,7 @@ MAY_CHANGE = (
     "train.micro_batch_size",
     "data.stages",
     "data.read",
-    "data.stage",
+    "data.stage_to",
     "data.on_bad_chunk",
     "data.quality",
     "data.max_unknown",

@@ -22,7 +22,7 @@ def stage(data: DataConfig) -> DataConfig:
 
     Raises UserError on all ranks if it fails on one.
     """
-    if data.stage is None:
+    if data.stage_to is None:
         return data
     stop, work = Event(), Future[DataConfig]()
     Thread(target=_work, args=(data, stop, work), daemon=True, name="stage").start()
@@ -36,14 +36,14 @@ def stage(data: DataConfig) -> DataConfig:
     stop.set()
     if failed:
         work.result()
-    raise UserError("data.stage", "another rank could not copy the stores to its node", "see its log")
+    raise UserError("data.stage_to", "another rank could not copy the stores to its node", "see its log")
 
 
 def damage_in_copy(copy: Path, error: BadSource) -> FoundBad:
     """What to raise when a staged copy turns out to be damaged: it is out of the way of the next attempt."""
     aside = set_aside(copy)
     remedy = "`trainwright submit RUN` goes on with a new copy"
-    return FoundBad(error.where, f"{error.problem} (the copy of data.stage; now {aside})", remedy)
+    return FoundBad(error.where, f"{error.problem} (the copy of data.stage_to; now {aside})", remedy)
 
 
 def _work(data: DataConfig, stop: Event, work: "Future[DataConfig]") -> None:

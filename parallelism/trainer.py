@@ -46,12 +46,12 @@ def run_rank(run_dir: Path, attempt: int) -> int:
     run = load_frozen(place.attempt_yaml(attempt))
     model = read_model(place.model_config)
     layout = layout_of(run, model)
-    if run.data.stage is None:  # what is wrong with a store is said before ranks wait for each other
+    if run.data.stage_to is None:  # what is wrong with a store is said before ranks wait for each other
         data = _open(run.data, model)
     compat.prepare()
     me = join(layout.world_size)
     try:
-        if run.data.stage is not None:
+        if run.data.stage_to is not None:
             data = _open(stage(run.data), model)
         _Training(run, place, attempt, me, model, layout, data).run()
     finally:
@@ -124,7 +124,7 @@ class _Training:
         try:
             return self._batches.read(position)
         except BadSource as error:
-            if self._run.data.stage is not None:
+            if self._run.data.stage_to is not None:
                 raise damage_in_copy(Path(str(self._data.place_of(error.source))), error) from None
             raise record(self._ledger, self._run, position, error) from None
 

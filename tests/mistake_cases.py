@@ -243,7 +243,7 @@ STORES = [
     override("data.train.0.store", "s3://me:secret@bucket/store.zarr", "no user or password in a URL"),
     override("data.train.0.store", "https://host/store.zarr?sig=secret", "no ? or # in a URL"),
     override("data.train.0.store", "ftp://host/store.zarr", "use one of s3"),
-    override("data.stage", "scratch", "absolute path"),
+    override("data.stage_to", "scratch", "absolute path"),
     Mistake("data build text s3://bucket/new.zarr", ("STORE", "s3://bucket/new.zarr is a URL", "data copy")),
     Mistake("data pack s3://bucket/new.zarr --sequence-length 8", ("STORE", "is a URL", "data copy")),
     Mistake("data verify s3://me:secret@bucket/new.zarr", ("STORE", "no user or password")),

@@ -23,7 +23,7 @@ STALL_S = 600.0
 _SAY_EVERY_S = 30.0
 _POLL_S = 0.5
 _SMALL_BYTES = 16 << 20
-_FIELD = "data.stage"
+_FIELD = "data.stage_to"
 Say = Callable[[str], None]
 
 
@@ -38,7 +38,7 @@ class Stager:
     stall_s: float = STALL_S
 
     def stage(self, source: Location, packings: list[tuple[int, int]]) -> Path:
-        """The whole copy of a store on this disk, made now if there is none. Raises UserError naming data.stage."""
+        """The whole copy of a store on this disk, made now if there is none. Raises UserError naming data.stage_to."""
         contents = contents_of(source, packings)
         target = self.folder / staged_name(source, contents)
         with self._locked(target):
@@ -86,7 +86,7 @@ class Stager:
                 idle_s = time.time() - path.stat().st_mtime
                 if idle_s > self.stall_s:
                     problem = f"another process of this node copies to {target}, but nothing came for {idle_s:.0f} s"
-                    raise UserError(_FIELD, problem, "look whether it hangs, or run without data.stage")
+                    raise UserError(_FIELD, problem, "look whether it hangs, or run without data.stage_to")
                 if time.monotonic() - said > _SAY_EVERY_S:
                     said = time.monotonic()
                     self.say(f"waiting for another rank of this node: {target.name}: {path.read_text()}")
@@ -100,11 +100,11 @@ class Stager:
 def stage_stores(data: DataConfig, say: Say, check_stop: Callable[[], None] = lambda: None) -> DataConfig:
     """The data section with the stores' copies on this node's disk in place of the stores.
 
-    Raises UserError naming data.stage and the folder if the disk is too small or refuses.
+    Raises UserError naming data.stage_to and the folder if the disk is too small or refuses.
     """
-    if data.stage is None:
+    if data.stage_to is None:
         return data
-    folder = stage_folder(data.stage)
+    folder = stage_folder(data.stage_to)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         stager = Stager(folder, say, check_stop)
@@ -121,7 +121,7 @@ def stage_stores(data: DataConfig, say: Say, check_stop: Callable[[], None] = la
 
 def staged_bytes(data: DataConfig) -> int | None:
     """Bytes that each node's disk must hold; None without staging. Raises UserError and FoundBad as opening does."""
-    if data.stage is None:
+    if data.stage_to is None:
         return None
     stores = [(locate(source.store), source) for source in data.train]
     packings = [_packings(data, source.store, source.generation) for _, source in stores]
@@ -157,7 +157,7 @@ def set_aside(copy: Path) -> Path:
 
 def say_on_stderr(text: str) -> None:
     """A line in this rank's log."""
-    print(f"data.stage: {text}", file=sys.stderr, flush=True)
+    print(f"data.stage_to: {text}", file=sys.stderr, flush=True)
 
 
 def _packings(data: DataConfig, store: str, generation: int | None) -> list[tuple[int, int]]:

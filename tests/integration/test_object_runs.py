@@ -74,7 +74,7 @@ def test_staged_once_per_node_and_again_after_damage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SCRATCH", str(tmp_path))
-    staged = [*there, "data.stage=$SCRATCH/copies", "data.on_bad_chunk=replace", "checkpoint.every_steps=1"]
+    staged = [*there, "data.stage_to=$SCRATCH/copies", "data.on_bad_chunk=replace", "checkpoint.every_steps=1"]
     assert main(["plan", str(project), *staged, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["stage"] == "$SCRATCH/copies"
@@ -85,7 +85,7 @@ def test_staged_once_per_node_and_again_after_damage(
         flip(shard, 100)
     run = start(project, "staged", staged)
     assert wait_for_end(run, lambda _: None).state != "finished"
-    assert "fails its crc32c (the copy of data.stage; now " in said(run)
+    assert "fails its crc32c (the copy of data.stage_to; now " in said(run)
     assert list(copy.parent.glob("*.damaged-*"))
     continue_run(run, [])
     finish(run)

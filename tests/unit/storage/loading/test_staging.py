@@ -28,7 +28,7 @@ Make = Callable[..., Path]
 
 def config(stage: Path | str, *stores: object, **fields: object) -> DataConfig:
     train = [{"store": str(store), "generation": 1} for store in stores]
-    return DataConfig.model_validate({"train": train, "sequence_length": 32, "stage": str(stage), **fields})
+    return DataConfig.model_validate({"train": train, "sequence_length": 32, "stage_to": str(stage), **fields})
 
 
 def staged_place(data: DataConfig, number: int = 0) -> Path:
@@ -157,7 +157,7 @@ def test_who_waits_says_so_and_gives_up(make_store: Make, tmp_path: Path, monkey
     said: list[str] = []
     with Stager(tmp_path, print)._locked(store):
         (tmp_path / f".{store.name}.lock").write_text("copy, 1.00 of 2.00 GB")
-        with pytest.raises(UserError, match=r"^data\.stage: another process .* nothing came for"):
+        with pytest.raises(UserError, match=r"^data\.stage_to: another process .* nothing came for"):
             Stager(tmp_path, said.append, stall_s=1.0).stage(tmp_path / "store.zarr", [])
     assert said
     assert said[0] == f"waiting for another rank of this node: {store.name}: copy, 1.00 of 2.00 GB"
@@ -175,13 +175,13 @@ def test_a_disk_that_refuses(make_store: Make, tmp_path: Path, monkeypatch: pyte
         ("$NAME/x", "give an absolute path"),
         ("/proc/x", "/proc/x"),
     ):
-        with pytest.raises(UserError, match=r"^data\.stage: ") as caught:
+        with pytest.raises(UserError, match=r"^data\.stage_to: ") as caught:
             stage_stores(config(stage, store), print)
         assert words in str(caught.value)
     code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500));"
     rank = [sys.executable, "-c", code + _STAGE, config(tmp_path / "disk", store).model_dump_json()]
     done = subprocess.run(rank, capture_output=True, text=True, timeout=60)
-    assert "data.stage: " in done.stderr
+    assert "data.stage_to: " in done.stderr
     assert "File too large; give a folder with enough room" in done.stderr
 
 
