@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix test-order gpu-check bench-storage lint docs slurm clean
+.PHONY: install quickstart test test-matrix test-order test-data-faults gpu-check bench-storage lint docs slurm clean
 
 install: $(INSTALLED)
 
@@ -41,6 +41,10 @@ test-matrix: install
 # Every test of the data order, of which `make test` runs a part; writes benchmarks/results/order.txt.
 test-order: install
 	@PYTHONPATH=typings $(BIN)/python -m benchmarks.order $(ARGS)
+
+# Every fault of the data path, of which `make test` causes a part; writes benchmarks/results/data_faults.txt.
+test-data-faults: install
+	@PYTHONPATH=typings $(BIN)/python -m benchmarks.data_faults $(ARGS)
 
 # What only a GPU can show, with the packages that GPU_PYTHON has: nothing is installed, no network is needed.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)

@@ -3,19 +3,15 @@
 Run: make test-order. It writes benchmarks/results/order.txt; exit code 1 if a test fails.
 """
 
-import os
 import re
-import subprocess
 import sys
-import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from importlib.metadata import version
-from pathlib import Path
 from statistics import mean, stdev
 
 from .storage.report import machine
+from .whole_tests import ROOT, WholeRun
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "order.txt"
 TESTS = (
     *("test_order.py", "test_order_bijection.py", "test_order_uniformity.py"),
@@ -27,30 +23,18 @@ _UNIFORMITY = re.compile(r"^uniformity: (.*): chi-squared \d+, (\d+) degrees, ([
 
 def main(arguments: list[str]) -> int:
     """Run the tests, with further arguments for pytest; only a run of all of them is kept."""
-    began = time.monotonic()
-    options = ("-q", "-rpP", "--timeout", "7200", "--hypothesis-show-statistics")
-    command = [sys.executable, "-m", "pytest", *options, *FILES, *arguments]
-    variables = {**os.environ, "WHOLE_MATRIX": "1", "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=False)
-    lines = run.stdout.splitlines()
+    run = WholeRun(FILES, ["--hypothesis-show-statistics", *arguments])
+    lines = run.lines
     head = ["Tests of the data order, run by `make test-order`.", *machine().splitlines()[:3], _versions(), ""]
-    text = "\n".join([*head, *_passed(lines), *_examples(lines), "", *_said(lines), ""])
-    end = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed)", line)), "no test ran")
-    text += f"{re.sub(r' in [0-9.]+s.*', '', end).strip('= ')} in {time.monotonic() - began:.0f} s\n"
-    print(run.stdout if run.returncode else text)
-    if not run.returncode and not arguments:
+    text = "\n".join([*head, *run.passed(), *_examples(lines), "", *_said(lines), run.ending(), ""])
+    print(run.output if run.exit_code else text)
+    if not run.exit_code and not arguments:
         RESULTS.write_text(text, encoding="utf-8")
-    return run.returncode
+    return run.exit_code
 
 
 def _versions() -> str:
     return ", ".join(f"{name} {version(name)}" for name in ("numpy", "hypothesis", "pytest"))
-
-
-def _passed(lines: list[str]) -> list[str]:
-    """Each test once, with its number of cases."""
-    names = [re.sub(r"\[.*", "", line.split("::", 1)[1]) for line in lines if line.startswith("PASSED ")]
-    return [f"passed: {name}" + (f", {count} cases" if count > 1 else "") for name, count in Counter(names).items()]
 
 
 def _examples(lines: list[str]) -> list[str]:

@@ -140,6 +140,7 @@ def test_killed_before_each_step(tmp_path: Path, texts: Texts, rng: random.Rando
         assert not list(path.rglob(".*"))
         assert not (tmp_path / ".s.zarr.building").exists()
         shutil.rmtree(path)
+    print(f"kills: {kills} appends killed before an fsync: the old generation or the new one, then the new one")
     assert kills > 3
 
 

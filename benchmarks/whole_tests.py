@@ -1,0 +1,36 @@
+"""Runs tests in full, where `make test` runs a part of their cases, and says which passed: results that are kept."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+class WholeRun:
+    """One run of pytest over whole matrices."""
+
+    def __init__(self, files: Sequence[str], arguments: Sequence[str]) -> None:
+        """`arguments` are further ones for pytest."""
+        began = time.monotonic()
+        command = [sys.executable, "-m", "pytest", "-q", "-rpP", "--timeout", "7200", *files, *arguments]
+        variables = {**os.environ, "WHOLE_MATRIX": "1", "OMP_NUM_THREADS": "1"}
+        run = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, text=True, check=False)
+        self.output, self.exit_code = run.stdout, run.returncode
+        self.lines = run.stdout.splitlines()
+        self._seconds = time.monotonic() - began
+
+    def passed(self) -> list[str]:
+        """Each test once, with its number of cases."""
+        names = [re.sub(r"\[.*", "", line.split("::", 1)[1]) for line in self.lines if line.startswith("PASSED ")]
+        return [f"passed: {name}" + (f", {count} cases" if count > 1 else "") for name, count in Counter(names).items()]
+
+    def ending(self) -> str:
+        """How many passed, and how long it took."""
+        end = next((line for line in reversed(self.lines) if re.search(r"\d+ (passed|failed)", line)), "no test ran")
+        return f"{re.sub(r' in [0-9.]+s.*', '', end).strip('= ')} in {self._seconds:.0f} s"
