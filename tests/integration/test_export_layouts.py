@@ -32,6 +32,7 @@ REPRESENTATIVE = [Model("llama", False), Model("qwen3", True), LLAMA3, QWEN2_MOE
 MORE = [Model("qwen2", True), Model("llama", True), Model("qwen3", False), QWEN3_MOE, QWEN3_MOE_UNSCALED]
 MODELS = [*REPRESENTATIVE, *MORE] if WHOLE else REPRESENTATIVE
 MOE = {"tp1": [], **MOE_LAYOUTS}
+SOME = ("tp4", "tp2_pp2", "dp2", "tp2_sp_ep2", "pp2_ep2", "etp2")  # of all layouts, in `make test`
 IN_ALL_LAYOUTS = [(Model("qwen3", True), LAYOUTS), (QWEN2_MOE, MOE)]
 IN_ALL_LAYOUTS += [(Model("llama", False), LAYOUTS), (MIXTRAL, MOE)] if WHOLE else []
 
@@ -65,5 +66,7 @@ def test_every_layout_exports_the_same_bytes(tmp_path: Path, model: Model, layou
     first = train(project, "first")
     expected = digest(exported(first, tmp_path / "export-first"))
     for name, overrides in layouts.items():
+        if not WHOLE and name not in SOME:
+            continue
         run = train(project, name, [f"checkpoint.resume_from={first.path}", *overrides])
         assert digest(exported(run, tmp_path / f"export-{name}")) == expected, name

@@ -55,8 +55,8 @@ def test_same_layout_is_bitwise_equal(project: Path, uninterrupted: Callable[[st
 
 
 def test_other_layouts(project: Path) -> None:
-    """Six changes of layout in one run, a kill before each, against one rank left alone."""
-    assert run_chain(project, CHAIN) <= 1e-5
+    """Changes of layout in one run, six in the whole matrix, a kill before each, against one rank left alone."""
+    assert run_chain(project, CHAIN if WHOLE else ["dp2", "tp2_sp", "tp2_pp2", "tp4"]) <= 1e-5
 
 
 def test_killed_in_the_middle_of_a_save(project: Path, uninterrupted: Callable[[str], Curve]) -> None:
