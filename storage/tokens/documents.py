@@ -27,12 +27,14 @@ class DocumentIndex(IndexArray):
         return np.concatenate(parts)
 
     def first_after(self, start: int, stop: int, limit: int) -> NDArray[np.int64]:
-        """Up to `limit` beginnings of documents after token `start` and before `stop`, int64; the first ones, but not
-        more than two chunks of the index have."""
+        """Up to `limit` beginnings of documents after token `start` and before `stop`, int64; the first ones, of which
+        there may be less than are there at the border of two chunks of the index."""
         number = self._chunk_of(start)
-        chunks = [self.chunk(each) for each in range(number, min(number + 2, self.num_chunks))]
-        starts = np.concatenate(chunks).astype(np.int64)
-        return starts[(starts > start) & (starts < stop)][:limit]
+        if number + 1 < self.num_chunks and int(self.chunk(number)[-1]) <= start:
+            number += 1
+        starts = self.chunk(number)
+        low, high = np.searchsorted(starts, np.array([start + 1, stop], np.uint64))
+        return starts[low : min(high, low + limit)].astype(np.int64)
 
     def marks(self, starts: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
         """Where documents begin in tokens starts[i]..starts[i]+width-1, bool [len(starts), width]."""

@@ -12,6 +12,7 @@ from .objects import ObjectPath
 from .shards import ABSENT, CRC_BYTES, REMEDY, Index, crc32c
 
 _ENTRY_BYTES = 16
+_KEPT_PATHS = 1024  # making a Path and its text takes longer than reading a chunk
 P = TypeVar("P", Path, ObjectPath)
 
 
@@ -21,11 +22,17 @@ class ShardRules(Generic[P]):
     def __init__(self, folder: P, geometry: Geometry) -> None:
         self._folder: P = folder / "c"
         self._geometry = geometry
+        self._paths: dict[int, P] = {}
         self.index_bytes = geometry.chunks_per_shard * _ENTRY_BYTES + CRC_BYTES
 
     def path(self, shard: int) -> P:
         """Path of a shard's file."""
-        return self._folder / str(shard)
+        path = self._paths.get(shard)
+        if path is None:
+            if len(self._paths) >= _KEPT_PATHS:
+                self._paths.clear()
+            path = self._paths[shard] = self._folder / str(shard)
+        return path
 
     def path_of_chunk(self, chunk: int) -> P:
         """Path of the shard that holds an inner chunk of the store."""

@@ -13,6 +13,7 @@ from .store import StoreInfo
 from .wanted import Numbers, Wanted
 
 _ENDS = 16  # of documents of 4 tokens one in 4^16 other shards would pass
+_FEW = 4
 
 
 class _Fill(Protocol):
@@ -37,22 +38,36 @@ class ShardIdentity:
         ends = np.clip((starts + lengths - 1) // self._info.shard_tokens, 0, last)
         if self._known[shards].all() and self._known[ends].all():
             return
-        for first, stop in zip(shards.tolist(), (ends + 1).tolist(), strict=True):
+        unknown: dict[int, int] = {}  # shard -> token near which it is looked at
+        for start, first, stop in zip(starts.tolist(), shards.tolist(), (ends + 1).tolist(), strict=True):
             for shard in range(first, stop):
                 if not self._known[shard]:
-                    self._check_shard(shard)
-                    self._known[shard] = True
+                    unknown.setdefault(shard, start)
+        self._check_shards(unknown)
+        self._known[list(unknown)] = True
         self._all_known = bool(self._known.all())
 
-    def _check_shard(self, shard: int) -> None:
-        """Each of the first documents that begin in it must follow the token that ends documents."""
-        begin = shard * self._info.shard_tokens
-        stop = min(begin + self._info.shard_tokens, self._info.tokens)
-        ends = self._index.first_after(begin, stop, _ENDS) - 1
-        if not len(ends):  # one document is longer than a shard
+    def _check_shards(self, unknown: dict[int, int]) -> None:
+        """Tokens before documents that begin in them must be the one that ends documents."""
+        places = [self._ends(shard, start) for shard, start in unknown.items()]
+        ends = np.concatenate(places)
+        if not len(ends):
             return
         out = np.empty((1, len(ends)), self._info.numpy_dtype)
         self._fill(Wanted(ends, 1, np.arange(len(ends)), np.ones(len(ends), np.int64)), out)
-        if (out != self._info.end_of_document).any():
+        wrong = np.flatnonzero(out[0] != self._info.end_of_document)
+        if len(wrong):
+            shard = int(ends[wrong[0]]) // self._info.shard_tokens
             problem = "documents do not end in it where the index says: it seems to be another shard's file"
             raise FoundBad(str(self._path / "c" / str(shard)), problem, REMEDY)
+
+    def _ends(self, shard: int, start: int) -> NDArray[np.int64]:
+        """Some tokens of a shard after which the next document begins: after `start` if there are some, and in one
+        chunk if it has enough; none if one document is longer than a shard."""
+        begin = shard * self._info.shard_tokens
+        stop = min(begin + self._info.shard_tokens, self._info.tokens)
+        ends = self._index.first_after(max(start, begin), stop, _ENDS) - 1
+        if len(ends) < _FEW:
+            ends = self._index.first_after(begin, stop, _ENDS) - 1
+        close = ends[ends // self._info.chunk_tokens == ends[:1] // self._info.chunk_tokens]
+        return close if len(close) >= _FEW else ends
