@@ -6,7 +6,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -107,23 +106,6 @@ static PyObject *frame(PyObject *self, PyObject *args) {
     return PyBool_FromLong(good);
 }
 
-PyDoc_STRVAR(start_doc, "start_writing(descriptor, offset, size)\n\nAsk the system to bring these bytes of a file to disk, "
-                        "without waiting for it; a hint.");
-
-static PyObject *start_writing(PyObject *self, PyObject *args) {
-    (void)self;
-    int descriptor;
-    long long offset, size;
-    if (!PyArg_ParseTuple(args, "iLL", &descriptor, &offset, &size))
-        return NULL;
-#if defined(__linux__)
-    Py_BEGIN_ALLOW_THREADS
-    sync_file_range(descriptor, offset, size, SYNC_FILE_RANGE_WRITE);
-    Py_END_ALLOW_THREADS
-#endif
-    Py_RETURN_NONE;
-}
-
 /* All ways that this processor has, for tests: by number from 0 on; NULL after the last. */
 static crc_function crc_way(int number) {
 #if defined(__x86_64__)
@@ -159,7 +141,6 @@ static PyObject *crc32c(PyObject *self, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"frame", frame, METH_VARARGS, frame_doc},
-    {"start_writing", start_writing, METH_VARARGS, start_doc},
     {"crc32c", crc32c, METH_VARARGS, crc_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -11,19 +11,11 @@ from numpy.typing import NDArray
 
 from .shards import ABSENT, crc32c
 
-try:
-    from ._frame import start_writing
-except ImportError:  # no compiler when this was installed: the system begins to write when it thinks fit
-
-    def start_writing(descriptor: int, offset: int, size: int) -> None:
-        """See frame.c."""
-
 
 class ShardWriter:
     """Writes one shard file and renames it into its place; the only writer of that file.
 
-    A thread digests and writes what is appended, at most two pieces behind the caller, and tells the system to bring it
-    to disk at once: whoever frames the next chunks does not wait, and the fsync at the end finds little to do.
+    A thread digests and writes what is appended, at most two pieces behind the caller, who meanwhile frames what is next.
     """
 
     def __init__(self, path: Path, num_chunks: int) -> None:
@@ -66,12 +58,11 @@ class ShardWriter:
     def _hand_over(self, data: memoryview) -> None:
         while len(self._waiting) > 1:
             self._waiting.pop(0).result()
-        self._waiting.append(self._thread.submit(self._write, data, self._offset))
+        self._waiting.append(self._thread.submit(self._write, data))
         self._offset += len(data)
 
-    def _write(self, data: memoryview, offset: int) -> None:
+    def _write(self, data: memoryview) -> None:
         left = data
         while left:
             left = left[self._file.write(left) :]
-        start_writing(self._file.fileno(), offset, len(data))
         self._digest.update(data)
