@@ -15,7 +15,7 @@ from .shards import ABSENT, crc32c
 class ShardWriter:
     """Writes one shard file and renames it into its place; the only writer of that file.
 
-    A thread digests and writes what is appended, at most two pieces behind the caller, who meanwhile frames what is next.
+    A thread digests and writes what is appended, at most two pieces behind the caller, who frames the next meanwhile.
     """
 
     def __init__(self, path: Path, num_chunks: int) -> None:
