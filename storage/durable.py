@@ -1,6 +1,7 @@
 """Files that are whole or absent, and survive a power cut."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -18,15 +19,21 @@ def write_durably(path: Path, data: bytes) -> None:
 
     Raises OSError with the file's name if the disk refuses; then nothing is left.
     """
+    write_pieces_durably(path, [data])
+
+
+def write_pieces_durably(path: Path, pieces: Iterable[bytes]) -> None:
+    """As write_durably, of pieces one after another; what making them raises is raised, and nothing is left."""
     beside = path.with_name(f".{path.name}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         beside.rename(path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.filename in (None, str(beside)):
             error.filename = str(path)
         raise

@@ -17,7 +17,7 @@ class _Outcome(NamedTuple, Generic[T]):
 class Ahead(Generic[T]):
     """Calls `read` with positions that lie `step` apart, always one of them ahead of who asks.
 
-    Two queues and a thread instead of an executor, whose futures take longer than a batch out of the page cache.
+    Two queues and a thread instead of an executor, whose futures cost twice as much for each batch.
     """
 
     def __init__(self, read: Callable[[int], T], step: int) -> None:

@@ -1,7 +1,6 @@
 """Copying a store between folders and object stores: every file read back at the end, and zarr.json written last."""
 
 import fcntl
-import hashlib
 import os
 import shutil
 import threading
@@ -12,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...config.errors import FoundBad, UserError
-from ..durable import sync, write_durably
+from ..durable import sync, write_durably, write_pieces_durably
 from ..tokens.inventory import read_inventory
-from ..tokens.locations import Location, file_digest, pieces
+from ..tokens.locations import Location, file_digest, verified_pieces
 from ..tokens.objects import ObjectPath
-from ..tokens.shards import REMEDY
 from ..tokens.store import INVENTORY, METADATA, StoreInfo, read_info
 from .packing import PACKING, packing_files, packings_of
 
@@ -197,35 +195,8 @@ def _check_room(place: Path, need: int) -> None:
 
 def _copy(source: Location, target: Location, expected: tuple[int, str]) -> None:
     """Copy one file; it appears whole, if it is as expected."""
-    digest, size = hashlib.sha256(), 0
-
-    def summed() -> Iterator[bytes]:
-        nonlocal size
-        try:
-            for piece in pieces(source):
-                digest.update(piece)
-                size += len(piece)
-                yield piece
-        except FileNotFoundError:
-            raise FoundBad(str(source), "missing", REMEDY) from None
-        if (size, digest.hexdigest()) != expected:
-            problem = f"is not the recorded one ({size} bytes instead of {expected[0]}, or another SHA-256)"
-            raise FoundBad(str(source), problem, REMEDY)
-
     if isinstance(target, ObjectPath):
-        target.put_pieces(summed())
+        target.put_pieces(verified_pieces(source, expected))
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.tmp")
-    try:
-        with beside.open("wb") as file:
-            for piece in summed():
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.rename(target)
-    except BaseException as error:
-        beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(target)
-        raise
+    write_pieces_durably(target, verified_pieces(source, expected))

@@ -206,7 +206,7 @@ class TrainingData:
         are read in place of others."""
         positions = np.arange(position, position + count, dtype=np.int64)
         sources, places = self._stages.locate(positions)
-        for source in sorted(set(sources.tolist())):  # np.unique would import numpy.ma, which takes 10 ms
+        for source in sorted(set(sources.tolist())):  # np.unique would import numpy.ma first, for milliseconds
             rows = np.flatnonzero(sources == source)
             numbers, replaced = self._orders[source].samples(places[rows]), 0
             if source in self._replacers:

@@ -172,7 +172,7 @@ static int64_t nanoseconds_of(crc_function function) {
 }
 #endif
 
-/* Once, before the first crc32c_of. Which of two ways is faster depends on the processor: it is tried (some 40 us). */
+/* Once, before the first crc32c_of. Which of two ways is faster depends on the processor: it is tried. */
 static void crc32c_prepare(void) {
     make_tables();
 #if defined(__x86_64__)

@@ -11,17 +11,7 @@ import numpy as np
 
 from ...config.errors import UserError
 from ..durable import sync
-from .hdf5_layout import (
-    CHUNK,
-    DOCUMENTS,
-    FORMAT,
-    FORMAT_VERSION,
-    LOSS_MASK,
-    MASKED_VERSION,
-    SHA256,
-    TOKENIZER,
-    TOKENS,
-)
+from . import hdf5_layout as layout
 from .locations import Location
 from .reader import TokenStore, open_store
 from .shards import fill_value
@@ -69,8 +59,8 @@ def _write_head(store: TokenStore, file: Any) -> None:
 
     info = store.info
     about = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION if store.loss_mask is None else MASKED_VERSION,
+        "format": layout.FORMAT,
+        "format_version": layout.FORMAT_VERSION if store.loss_mask is None else layout.MASKED_VERSION,
         "num_tokens": info.tokens,
         "num_documents": info.documents,
         "vocab_size": info.vocab_size,
@@ -79,12 +69,12 @@ def _write_head(store: TokenStore, file: Any) -> None:
     }
     file.attrs.update(about)
     for name, text in open_tokenizer(store.path).files.items():
-        dataset = file.create_dataset(f"{TOKENIZER}/{name}", data=text, dtype=h5py.string_dtype("utf-8"))
-        dataset.attrs[SHA256] = hashlib.sha256(text.encode()).hexdigest()
+        dataset = file.create_dataset(f"{layout.TOKENIZER}/{name}", data=text, dtype=h5py.string_dtype("utf-8"))
+        dataset.attrs[layout.SHA256] = hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_documents(store: TokenStore, file: Any, output: "_Output") -> None:
-    dataset = _dataset(file, DOCUMENTS, store.info.documents, np.dtype("<u8"))
+    dataset = _dataset(file, layout.DOCUMENTS, store.info.documents, np.dtype("<u8"))
     place = 0
     for number in range(store.document_index.num_chunks):
         starts = store.document_index.chunk(number)
@@ -95,9 +85,9 @@ def _write_documents(store: TokenStore, file: Any, output: "_Output") -> None:
 
 def _write_tokens(store: TokenStore, file: Any, output: "_Output", progress: Progress) -> None:
     dtype, total = store.info.numpy_dtype, store.num_tokens
-    dataset = _dataset(file, TOKENS, total, dtype.newbyteorder("<"))
-    for start in range(0, total, CHUNK):
-        stop = min(start + CHUNK, total)
+    dataset = _dataset(file, layout.TOKENS, total, dtype.newbyteorder("<"))
+    for start in range(0, total, layout.CHUNK):
+        stop = min(start + layout.CHUNK, total)
         dataset[start:stop] = store.read(start, stop)
         output.check()
         progress(stop * dtype.itemsize, total * dtype.itemsize)
@@ -106,16 +96,18 @@ def _write_tokens(store: TokenStore, file: Any, output: "_Output", progress: Pro
 def _write_mask(store: TokenStore, file: Any, output: "_Output") -> None:
     if store.loss_mask is None:
         return
-    dataset = _dataset(file, LOSS_MASK, store.num_tokens, np.dtype(np.uint8))
-    for start in range(0, store.num_tokens, CHUNK):
-        stop = min(start + CHUNK, store.num_tokens)
+    dataset = _dataset(file, layout.LOSS_MASK, store.num_tokens, np.dtype(np.uint8))
+    for start in range(0, store.num_tokens, layout.CHUNK):
+        stop = min(start + layout.CHUNK, store.num_tokens)
         dataset[start:stop] = store.loss_mask.read(start, stop)
         output.check()
 
 
 def _dataset(file: Any, name: str, length: int, dtype: np.dtype[Any]) -> Any:
     fill = fill_value(dtype)
-    return file.create_dataset(name, (length,), dtype, chunks=(min(CHUNK, length),), fletcher32=True, fillvalue=fill)
+    return file.create_dataset(
+        name, (length,), dtype, chunks=(min(layout.CHUNK, length),), fletcher32=True, fillvalue=fill
+    )
 
 
 class _Output(io.RawIOBase):

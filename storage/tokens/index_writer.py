@@ -9,7 +9,8 @@ from ..durable import write_durably
 from .shards import ABSENT, crc32c, encode_chunk
 from .store import METADATA, write_index_info
 
-# A sample in a random order needs a chunk or two of the index of documents; that of 10^12 tokens has some 1,400 shards.
+# A sample in a random order needs a chunk or two of the index of documents; of 10^12 tokens, 700 to a document, it has
+# 1,363 shards.
 INDEX_CHUNK = 1 << 12
 INDEX_SHARD = 1 << 20
 

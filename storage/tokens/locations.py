@@ -35,6 +35,21 @@ def pieces(place: Location) -> Iterator[bytes]:
             yield piece
 
 
+def verified_pieces(place: Location, expected: tuple[int, str]) -> Iterator[bytes]:
+    """As `pieces`. Raises FoundBad if the file is missing or, after the last, not of this size in bytes and SHA-256."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        for piece in pieces(place):
+            digest.update(piece)
+            size += len(piece)
+            yield piece
+    except FileNotFoundError:
+        raise FoundBad(str(place), "missing", REMEDY) from None
+    if (size, digest.hexdigest()) != expected:
+        problem = f"is not the recorded one ({size} bytes instead of {expected[0]}, or another SHA-256)"
+        raise FoundBad(str(place), problem, REMEDY)
+
+
 def file_digest(place: Location) -> tuple[int, str]:
     """Size in bytes and SHA-256 of a file, read in pieces."""
     if isinstance(place, Path):

@@ -1,14 +1,12 @@
 """Restoring what is damaged in a store from a second copy of it: `trainwright data verify STORE --repair FROM`."""
 
-import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ...config.errors import FoundBad, UserError
-from ..durable import sync
+from ..durable import sync, write_pieces_durably
 from .inventory import Inventory, read_inventory
-from .locations import Location, file_digest, pieces
+from .locations import Location, file_digest, verified_pieces
 from .store import INVENTORY, METADATA, StoreInfo, read_info
 
 _ELSEWHERE = "restore it from another copy, or build the store again"
@@ -73,23 +71,9 @@ def _is_good(path: Path, expected: tuple[int, str]) -> bool:
 def _fetch(source: Location, target: Path, expected: tuple[int, str]) -> None:
     """Copy a file, and rename it into place if its size and digest are the expected ones."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.repair")
-    digest, size = hashlib.sha256(), 0
     try:
-        with beside.open("wb") as copy:
-            for piece in pieces(source):
-                copy.write(piece)
-                digest.update(piece)
-                size += len(piece)
-            copy.flush()
-            os.fsync(copy.fileno())
-        if (size, digest.hexdigest()) != expected:
-            raise FoundBad(str(source), "is bad here too", _ELSEWHERE)
-        beside.rename(target)
-    except FileNotFoundError:
-        raise FoundBad(
-            str(source), "missing here too", "restore it from another copy, or build the store again"
-        ) from None
-    finally:
-        beside.unlink(missing_ok=True)
+        write_pieces_durably(target, verified_pieces(source, expected))
+    except FoundBad as error:
+        problem = "missing here too" if error.problem == "missing" else "is bad here too"
+        raise FoundBad(error.where, problem, _ELSEWHERE) from None
     sync(target.parent)

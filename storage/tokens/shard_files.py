@@ -12,7 +12,7 @@ from .objects import ObjectPath
 from .shards import ABSENT, CRC_BYTES, REMEDY, Index, crc32c
 
 _ENTRY_BYTES = 16
-_KEPT_PATHS = 1024  # making a Path and its text takes longer than reading a chunk
+_KEPT_PATHS = 1024  # a Path and its text are not made anew for each chunk
 P = TypeVar("P", Path, ObjectPath)
 
 

@@ -11,17 +11,7 @@ from typing import Any
 import numpy as np
 
 from ....config.errors import UserError
-from ...tokens.hdf5_layout import (
-    CHUNK,
-    DOCUMENTS,
-    FORMAT,
-    FORMAT_VERSION,
-    LOSS_MASK,
-    MASKED_VERSION,
-    SHA256,
-    TOKENIZER,
-    TOKENS,
-)
+from ...tokens import hdf5_layout as layout
 from ...tokens.tokenizer import StoreTokenizer, take_tokenizer
 from .base import (
     FieldFiles,
@@ -50,7 +40,7 @@ def open_hdf5_input(path: str, field: str) -> TextInput | TokenInput:
     """
     with _open(path) as file:
         try:
-            ours = file.attrs.get("format") == FORMAT
+            ours = file.attrs.get("format") == layout.FORMAT
         except _DAMAGED as error:
             raise _damage(path, "its attributes", error) from None
         if not ours:
@@ -137,29 +127,29 @@ class Hdf5Tokens(TokenInput):
                 return cut(self._blocks(file, name, first, last), ends)
 
             if not self.masked:
-                yield from of(TOKENS)
+                yield from of(layout.TOKENS)
                 return
-            for piece, mask in zip(of(TOKENS), of(LOSS_MASK), strict=True):
+            for piece, mask in zip(of(layout.TOKENS), of(layout.LOSS_MASK), strict=True):
                 if len(mask.tokens) and int(mask.tokens.max()) > 1:
-                    raise bad(self.path, f"{LOSS_MASK}: value {mask.tokens.max()} is neither 0 nor 1")
+                    raise bad(self.path, f"{layout.LOSS_MASK}: value {mask.tokens.max()} is neither 0 nor 1")
                 yield replace(piece, trained=mask.tokens.astype(np.uint8))
 
     def _place(self, file: Any, document: int) -> int:
         """The first token of a document, or the end of all."""
         if document >= self.documents:
             return self.tokens
-        return int(_read(self.path, file, (DOCUMENTS, document, document + 1))[0]) if document else 0
+        return int(_read(self.path, file, (layout.DOCUMENTS, document, document + 1))[0]) if document else 0
 
     def _blocks(self, file: Any, name: str, first: int, last: int) -> Iterator[Ids]:
-        for start in range(first, last, CHUNK):
-            yield _read(self.path, file, (name, start, min(start + CHUNK, last)))
+        for start in range(first, last, layout.CHUNK):
+            yield _read(self.path, file, (name, start, min(start + layout.CHUNK, last)))
 
     def _ends(self, file: Any, begin: int, end: int, last: int) -> Iterator[int]:
         """Ends of documents begin..end-1: the starts of the next ones, and `last`."""
         before = self._place(file, begin - 1) if begin else -1
-        for start in range(begin, end, CHUNK):
-            stop = min(start + CHUNK, end)
-            starts = _read(self.path, file, (DOCUMENTS, start, stop)).astype(np.int64)
+        for start in range(begin, end, layout.CHUNK):
+            stop = min(start + layout.CHUNK, end)
+            starts = _read(self.path, file, (layout.DOCUMENTS, start, stop)).astype(np.int64)
             wrong = np.diff(starts, prepend=before) < 1
             if wrong.any() or (start == 0 and starts[0] != 0) or starts[-1] >= self.tokens:
                 number = start + int(wrong.argmax())
@@ -182,30 +172,30 @@ def _open_tokens(path: str, file: Any) -> Hdf5Tokens:
     try:
         attributes = dict(file.attrs)
         version = int(attributes["format_version"])
-        masked = version == MASKED_VERSION
-        names = (TOKENS, DOCUMENTS, LOSS_MASK) if masked else (TOKENS, DOCUMENTS)
+        masked = version == layout.MASKED_VERSION
+        names = (layout.TOKENS, layout.DOCUMENTS, layout.LOSS_MASK) if masked else (layout.TOKENS, layout.DOCUMENTS)
         shapes = {name: (file[name].shape, file[name].dtype) for name in names}
         count, documents = int(attributes["num_tokens"]), int(attributes["num_documents"])
-        files = {name: _text(dataset) for name, dataset in file[TOKENIZER].items()}
+        files = {name: _text(dataset) for name, dataset in file[layout.TOKENIZER].items()}
     except _DAMAGED as error:
         raise _damage(path, "attributes or tokenizer", error) from None
-    if version not in (FORMAT_VERSION, MASKED_VERSION):
+    if version not in (layout.FORMAT_VERSION, layout.MASKED_VERSION):
         raise bad(path, f"format_version {version} is unknown", "use a newer trainwright")
-    dtype = shapes[TOKENS][1]
-    wanted = {TOKENS: ((count,), dtype), DOCUMENTS: ((documents,), np.dtype("<u8"))}
-    wanted |= {LOSS_MASK: ((count,), np.dtype(np.uint8))} if masked else {}
+    dtype = shapes[layout.TOKENS][1]
+    wanted = {layout.TOKENS: ((count,), dtype), layout.DOCUMENTS: ((documents,), np.dtype("<u8"))}
+    wanted |= {layout.LOSS_MASK: ((count,), np.dtype(np.uint8))} if masked else {}
     if shapes != wanted or dtype.kind != "u":
         raise bad(path, "the shapes of its datasets are not those that its attributes say")
     tokenizer = _tokenizer(path, files)
     if tokenizer.fingerprint() != attributes.get("tokenizer_fingerprint"):
-        raise bad(path, f"{TOKENIZER}: its tokenizer does not have the fingerprint that the file says")
+        raise bad(path, f"{layout.TOKENIZER}: its tokenizer does not have the fingerprint that the file says")
     return Hdf5Tokens(path, count, documents, dtype.itemsize, tokenizer, masked)
 
 
 def _text(dataset: Any) -> str:
     """A file of the tokenizer. Raises ValueError if its text is not the one that was written."""
     data: bytes = dataset[()]
-    if hashlib.sha256(data).hexdigest() != dataset.attrs[SHA256]:
+    if hashlib.sha256(data).hexdigest() != dataset.attrs[layout.SHA256]:
         raise ValueError(f"{dataset.name} fails its SHA-256")
     return data.decode("utf-8")
 
@@ -217,7 +207,7 @@ def _tokenizer(path: str, files: dict[str, str]) -> StoreTokenizer:
         try:
             return take_tokenizer(Path(folder))
         except UserError as error:
-            raise bad(path, f"{TOKENIZER}: {error.problem}") from None
+            raise bad(path, f"{layout.TOKENIZER}: {error.problem}") from None
 
 
 def _open(path: str) -> Any:

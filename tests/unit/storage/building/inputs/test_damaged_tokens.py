@@ -22,8 +22,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_hdf5_tokens(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("tokens.hdf5_export", "building.inputs.hdf5"):
-        monkeypatch.setattr(f"trainwright.storage.{module}.CHUNK", 256)
+    monkeypatch.setattr("trainwright.storage.tokens.hdf5_layout.CHUNK", 256)
     path = tmp_path / "a.h5"
     export_hdf5(store, path, lambda done, total: None)
     whole = path.read_bytes()

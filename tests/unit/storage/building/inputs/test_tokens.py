@@ -112,8 +112,7 @@ def test_a_store_through_hdf5_is_the_same_to_the_byte(
 ) -> None:
     seen: list[tuple[int, int]] = []
     for chunk in (1 << 17, 100):
-        for module in ("tokens.hdf5_export", "building.inputs.hdf5"):
-            monkeypatch.setattr(f"trainwright.storage.{module}.CHUNK", chunk)
+        monkeypatch.setattr("trainwright.storage.tokens.hdf5_layout.CHUNK", chunk)
         seen.clear()
         export_hdf5(store, tmp_path / f"{chunk}.h5", lambda done, total: seen.append((done, total)))
         assert seen[-1] == (2 * read_info(store).tokens,) * 2
