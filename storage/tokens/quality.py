@@ -1,5 +1,6 @@
 """What histograms tell of a store in a millisecond: floods of one token, ids that were cut, shards of another kind."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class Quality:
     cut_ids: bool
     """The vocabulary needs more than 16 bits, and no id of all those tokens does."""
     drift: float
-    """Largest Jensen-Shannon divergence, in bits from 0 to 1, of a shard from the store."""
+    """Largest Jensen-Shannon divergence, in bits from 0 to 1, of a shard from the store, beyond what chance gives."""
     drift_shard: str
 
 
@@ -42,7 +43,7 @@ def quality_of(store: TokenStore) -> Quality:
     floods = [(*_commonest(shard, end), shard.file) for shard in inventory.shards]
     flood, token, flood_shard = max(floods)
     whole = sketch_of(inventory)
-    drifts = [(divergence(_shares(shard), whole), shard.file) for shard in inventory.shards]
+    drifts = [(_beyond_chance(shard, whole), shard.file) for shard in inventory.shards]
     highest = max(int(shard.histogram["max"]) for shard in inventory.shards)
     enough = store.info.tokens >= _FEW_TOKENS
     return Quality(
@@ -68,6 +69,16 @@ def divergence(one: Shares, other: Shares) -> float:
     """Jensen-Shannon divergence of two distributions, in bits: 0 for equal ones, 1 for those that share nothing."""
     middle = (one + other) / 2
     return float(np.clip((_relative(one, middle) + _relative(other, middle)) / 2, 0, 1))
+
+
+def _beyond_chance(shard: ShardSummary, whole: Shares) -> float:
+    """Divergence of a shard less what n tokens drawn from the whole are expected to have: (k - 1) / (8 n ln 2) bits.
+
+    That is chi-squared's mean, k - 1 for k buckets, in the divergence's expansion around equal distributions (sum of
+    (p - q)^2 / 8 q nats). Without it the shortest shard, often the last, would always be the worst.
+    """
+    chance = (np.count_nonzero(whole) - 1) / (8 * shard.tokens * math.log(2))
+    return max(0.0, divergence(_shares(shard), whole) - chance)
 
 
 def _relative(one: Shares, middle: Shares) -> float:
