@@ -74,11 +74,12 @@ class DetachedLocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
             "folder": str(self.folder),
             "logs": str(facts.logs),
             "tasks": facts.cluster.ranks_per_node,
-            "worker": shlex.split(facts.command),
+            "imports": facts.imports,
             "on_end": [*shlex.split(facts.python), "-m", *facts.on_end] if facts.on_end else [],
             "time_limit": facts.cluster.time_limit,
         }
-        controller = [*shlex.split(facts.python), "-m", "trainwright.launchers.local_controller", json.dumps(order)]
+        python = [*shlex.split(facts.python), "-u"]
+        controller = [*python, "-m", "trainwright.launchers.local_controller", json.dumps(order)]
         with (facts.logs / "batch.log").open("ab") as log:
             process = subprocess.Popen(
                 controller,
@@ -98,6 +99,8 @@ class DetachedLocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
         if facts.code:
             values["PYTHONPATH"] = str(facts.code)
         values["CUDA_VISIBLE_DEVICES"] = _devices(facts.cluster.gpus_per_node)
+        if not facts.cluster.gpus_per_node:
+            values["OMP_NUM_THREADS"] = str(facts.cluster.cpus_per_rank)
         values |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NODEID": "0", "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}
         values["SUBMITIT_LOCAL_NTASKS"] = str(facts.cluster.ranks_per_node)
         return values

@@ -48,6 +48,8 @@ class TaskSpec:
     exit code becomes the job's. serve.sbatch has none."""
     environment: tuple[str, ...] = ()
     """Names of variables that pass from this shell beside the allow-list and cluster.environment."""
+    imports: tuple[str, ...] = ()
+    """Modules that every rank imports. On this machine that is done once, before ranks are forked from one process."""
     array: int = 0
     """Tasks of a Slurm array, each a job of this cluster section with its number in $SLURM_ARRAY_TASK_ID; 0: no array.
     Their logs are 00000-N.log and batch-N.log, of task N."""
@@ -119,6 +121,7 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         code=spec.code,
         on_end=spec.on_end,
         environment=spec.environment,
+        imports=spec.imports,
         array=spec.array,
         after=spec.after,
     )

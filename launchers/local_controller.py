@@ -2,8 +2,9 @@
 
     python -m trainwright.launchers.local_controller ORDER
 
-ORDER is a JSON object: folder (Submitit's), logs, tasks, worker (argv of a rank), on_end (argv that is told the exit
-code), time_limit (Slurm's words) or null. It says in the log what srun would say, so one reader serves both.
+ORDER is a JSON object: folder (Submitit's), logs, tasks, imports (modules that every rank needs), on_end (argv that is
+told the exit code), time_limit (Slurm's words) or null. The ranks are forks of this process, so that torch and
+megatron-core are imported once and not once per rank. It says in the log what srun would say: one reader serves both.
 """
 
 import json
@@ -16,6 +17,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from .forked_rank import ForkedRank, import_once
 
 GRACE_S = 5.0
 """Seconds from SIGTERM to SIGKILL for ranks that are left when one has failed."""
@@ -41,7 +44,7 @@ class Controller:
 
     def __init__(self, order: Mapping[str, Any]) -> None:
         self._order = order
-        self._ranks: list[subprocess.Popen[bytes]] = []
+        self._ranks: list[ForkedRank] = []
         self._first_failure = 0
         self.caught = ""
         """Name of the signal that ended the job (TERM), or empty."""
@@ -53,13 +56,14 @@ class Controller:
 
     def start(self) -> None:
         """Start every rank with its stdout and stderr in its own log."""
+        import_once(self._order["imports"])
         for rank in range(self._order["tasks"]):
+            if self.caught:  # while modules were imported, which takes seconds
+                return
             variables = {"LOCALID": str(rank), "GLOBALID": str(rank), "JOB_ID": str(os.getpid())}
-            environment = {**os.environ, **{f"SUBMITIT_LOCAL_{name}": value for name, value in variables.items()}}
-            with (Path(self._order["logs"]) / f"{rank:05d}.log").open("ab") as log:
-                command = self._order["worker"]
-                process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-            self._ranks.append(process)
+            environment = {f"SUBMITIT_LOCAL_{name}": value for name, value in variables.items()}
+            log = Path(self._order["logs"]) / f"{rank:05d}.log"
+            self._ranks.append(ForkedRank(self._order["folder"], log, environment))
 
     def wait(self) -> int:
         """Until all ranks are gone; the first failure's exit code (128 + n for signal n), or 0."""

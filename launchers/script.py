@@ -34,6 +34,8 @@ class ScriptFacts:
     """Python module and arguments that are told srun's exit code; none if empty."""
     environment: tuple[str, ...]
     """Names of more variables that pass from the submitting shell."""
+    imports: tuple[str, ...] = ()
+    """Modules that every rank needs; on this machine they are imported once, and the ranks are forks."""
     array: int = 0
     """Tasks of an array, each a job of its own; 0: no array."""
     after: tuple[str, ...] = ()

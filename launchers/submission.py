@@ -133,6 +133,7 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
         template="train.sbatch",
         code=run_dir.code,
         on_end=("trainwright.launchers.supervisor", str(run_dir.path), str(attempt)),
+        imports=() if run.cluster.gpus_per_node else ("trainwright.parallelism.imports",),  # CUDA survives no fork
     )
 
 
