@@ -63,7 +63,7 @@ def _info(num_tokens: int, documents: int, shard_tokens: int) -> StoreInfo:
         generation=1,
         size_bytes=num_tokens * _ITEM,
         inventory_bytes=0,
-        inventory_sha256="0" * 64,
+        inventory_digest="blake3:" + "0" * 64,
     )
 
 

@@ -32,16 +32,17 @@ class Comparison:
     """Smallest and largest ratio of CPU rates."""
 
 
-def alternate(ours: Work, theirs: Work, seconds: float, rounds: int) -> Comparison:
-    """Time both in turns, each first as often as the other."""
+def alternate(
+    ours: Work, theirs: Work, seconds: float, rounds: int, before: Callable[[], None] = lambda: None
+) -> Comparison:
+    """Time both in turns, each first as often as the other; `before` is called before each, and not timed."""
     pairs = []
     for turn in range(rounds):
-        if turn % 2:
-            candidate = rate(ours, seconds)
-            pairs.append((candidate, rate(theirs, seconds)))
-        else:
-            baseline = rate(theirs, seconds)
-            pairs.append((rate(ours, seconds), baseline))
+        rates = {}
+        for work in (ours, theirs) if turn % 2 else (theirs, ours):
+            before()
+            rates[work] = rate(work, seconds)
+        pairs.append((rates[ours], rates[theirs]))
     return compared(pairs)
 
 

@@ -28,7 +28,7 @@ def write_store_info(space: Workspace, plan: Plan, layout: Layout) -> StoreInfo:
         kept = before.shards[: plan.origin.tokens // old.shard_tokens]
         inventory = Inventory(kept + inventory.shards, dict(sorted({**before.files, **inventory.files}.items())))
     size, digest = write_inventory(space.store, inventory)
-    info = replace(info, size_bytes=inventory.size_bytes, inventory_bytes=size, inventory_sha256=digest)
+    info = replace(info, size_bytes=inventory.size_bytes, inventory_bytes=size, inventory_digest=digest)
     write_info(space.store, info)
     for folder in [path for path in space.store.rglob("*") if path.is_dir()] + [space.store]:
         sync(folder)
@@ -90,7 +90,7 @@ def _first_info(plan: Plan, layout: Layout) -> StoreInfo:
         generation=1,
         size_bytes=0,
         inventory_bytes=0,
-        inventory_sha256="",
+        inventory_digest="",
         deduplication=_deduplication(plan, layout),
     )
 

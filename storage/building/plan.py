@@ -20,7 +20,7 @@ from .workspace import Workspace, read_record, write_record
 CHUNK_TOKENS = 1 << 14
 SHARD_TOKENS = 1 << 26
 SHARD_STEP = 1 << 10
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def is_whole(space: Workspace, number: int) -> bool:
 
 def _is_as_written(folder: Path, summary: ShardSummary) -> bool:
     path = folder / summary.file
-    return path.is_file() and file_digest(path) == (summary.size_bytes, summary.sha256)
+    return path.is_file() and file_digest(path) == (summary.size_bytes, summary.digest)
 
 
 def pack_error(error: BaseException) -> str:

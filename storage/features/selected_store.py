@@ -129,7 +129,7 @@ def _write_rest(
         write_durably(folder / name, (store.path / name).read_bytes())
     write_durably(folder / SELECTION, selection.to_bytes())
     inventory = take_inventory(folder, tuple(shards), [*names, SELECTION, *documents.files, *masks])
-    inventory_bytes, inventory_sha256 = write_inventory(folder, inventory)
+    inventory_bytes, inventory_digest = write_inventory(folder, inventory)
     # Its own first generation: not those of the source, and duplicates were dropped there, not here.
     info = replace(
         store.info,
@@ -142,7 +142,7 @@ def _write_rest(
         generation=1,
         size_bytes=inventory.size_bytes,
         inventory_bytes=inventory_bytes,
-        inventory_sha256=inventory_sha256,
+        inventory_digest=inventory_digest,
     )
     write_info(folder, info)
     for place in (folder / TOKENIZER, folder / "c", folder / "documents" / "c", folder / "documents", folder):

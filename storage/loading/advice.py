@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from ..tokens.filesystem import Place, choose_how, is_local, measure_objects, sequential_mb_per_s
+from ..tokens.filesystem import Place, choose_how, measure_objects, sequential_mb_per_s
 from ..tokens.locations import Location
+from ..tokens.mounts import is_local
 from ..tokens.objects import ObjectPath
 from ..tokens.store import StoreInfo, read_info
 from .order import MAX_BLOCK

@@ -19,7 +19,7 @@ from ..tokens.store import INVENTORY, METADATA, StoreInfo, read_info
 from .packing import PACKING, packing_files, packings_of
 
 Expected = dict[str, tuple[int, str]]
-"""Size in bytes and SHA-256 of files, by path in the store."""
+"""Size in bytes and digest of files, by path in the store."""
 Progress = Callable[[str, int, int], None]
 """Called with what is done (`copy` or `check`), the bytes done, and the bytes in all. Threads call it."""
 _AT_ONCE = 4  # files; what waits for one uses the time of another
@@ -61,7 +61,7 @@ def contents_of(store: Location, packings: list[tuple[int, int]] | None = None) 
     if info.pending:
         problem = "an append was stopped while it replaced files"
         raise FoundBad(str(store / METADATA), problem, "finish it with `trainwright data verify` first")
-    files = {**read_inventory(store, info).expected, INVENTORY: (info.inventory_bytes, info.inventory_sha256)}
+    files = {**read_inventory(store, info).expected, INVENTORY: (info.inventory_bytes, info.inventory_digest)}
     for generation, length in (packings_of(store) or []) if packings is None else packings:
         files |= packing_files(store, length, generation)
     return Contents(info=info, metadata=(store / METADATA).read_bytes(), files=files)

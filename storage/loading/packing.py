@@ -25,7 +25,7 @@ from ..tokens.reader import TokenStore, open_store
 from .best_fit import Group, best_fit
 
 PACKING = "packing"
-VERSION = 2
+VERSION = 3
 AGAIN = "remove the folder and pack again"
 _RECORD = "packing.json"
 _PARTS = ("places", "lengths", "samples")
@@ -49,7 +49,7 @@ class PackingInfo:
     padding: int
     """Places of all samples that hold no token."""
     files: dict[str, dict[str, Any]]
-    """Size and SHA-256 of each file."""
+    """Size and digest of each file."""
 
 
 def pack_store(path: Path, sequence_length: int) -> PackingInfo:
@@ -131,7 +131,7 @@ def _write(folder: Path, store: TokenStore, length: int, arrays: tuple[Values, V
         writer.finish()
         for each in writer.files:
             size, digest = file_digest(folder / name / each)
-            files[f"{name}/{each}"] = {"size_bytes": size, "sha256": digest}
+            files[f"{name}/{each}"] = {"size_bytes": size, "digest": digest}
     num_samples = len(arrays[2]) - 1
     return PackingInfo(
         version=VERSION,
@@ -191,7 +191,7 @@ class Packing:
     @property
     def digest(self) -> str:
         """SHA-256 over the digests of all files: one name for this packing."""
-        text = json.dumps({name: file["sha256"] for name, file in sorted(self.info.files.items())})
+        text = json.dumps({name: file["digest"] for name, file in sorted(self.info.files.items())})
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -210,10 +210,10 @@ def packings_of(store: Location) -> list[tuple[int, int]] | None:
 
 
 def packing_files(store: Location, sequence_length: int, generation: int) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of an index's files, by path in the store. Raises as Packing does."""
+    """Size and digest of an index's files, by path in the store. Raises as Packing does."""
     packing = Packing(store, sequence_length, generation)
     folder = f"{PACKING}/{generation}/{sequence_length}"
-    files = {f"{folder}/{name}": (file["size_bytes"], file["sha256"]) for name, file in packing.info.files.items()}
+    files = {f"{folder}/{name}": (file["size_bytes"], file["digest"]) for name, file in packing.info.files.items()}
     return files | {f"{folder}/{_RECORD}": file_digest(store / folder / _RECORD)}
 
 
@@ -223,5 +223,5 @@ def verify_packings(store: Location) -> None:
         packing, folder = Packing(store, length, generation), packing_folder(store, length, generation)
         packing.check_files()
         for name, file in packing.info.files.items():
-            if file_digest(folder / name)[1] != file["sha256"]:
-                raise FoundBad(str(folder / name), "its SHA-256 is not the recorded one", AGAIN)
+            if file_digest(folder / name)[1] != file["digest"]:
+                raise FoundBad(str(folder / name), "its digest is not the recorded one", AGAIN)

@@ -178,7 +178,7 @@ def _what_is_bad(copy: Path, contents: Contents) -> FoundBad | None:
         for name, expected in files.items():
             small = expected[0] <= _SMALL_BYTES and not re.fullmatch(r"c/\d+", name)
             if small and file_digest(copy / name) != expected:
-                raise FoundBad(str(copy / name), "its SHA-256 is not the recorded one", "")
+                raise FoundBad(str(copy / name), "its digest is not the recorded one", "")
         shards = ShardFiles(copy, contents.info.geometry)
         for shard in range(contents.info.num_shards):
             opened = shards.open_plain if contents.info.compression == "none" else shards.open_indexed

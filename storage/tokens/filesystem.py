@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from .locations import Location
+from .mounts import filesystem_of, is_local
 from .objects import ObjectPath
 from .reader import How, TokenStore, can_map, open_store
 from .store import StoreInfo, read_info
 
-_LOCAL = ("ext", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "ramfs", "overlay", "apfs", "bcachefs")
 _PROBES = 6
 _SEQUENTIAL_BYTES = 4 << 20
 
@@ -28,26 +28,6 @@ class Place:
     """Median time to the first touch of a random chunk of a mapped shard, opening included, in milliseconds."""
     plain_ms: float | None = None
     """The same with a plain read."""
-
-
-def is_local(filesystem: str) -> bool:
-    """Whether a type of file system is one of this machine's own disks or its memory."""
-    return filesystem.startswith(_LOCAL)
-
-
-def filesystem_of(path: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
-    """Type of the file system that holds a path, or "unknown" where the system does not say."""
-    try:
-        lines = mounts.read_text().splitlines()
-    except OSError:
-        return "unknown"
-    place, best = os.path.realpath(path), ("", "unknown")
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        point = fields.split()[4].encode().decode("unicode_escape")  # a space is \040
-        if (place == point or place.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
-            best = (point, rest.split()[0])
-    return best[1]
 
 
 def choose_how(path: Location) -> Place:

@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .shard_writer import ShardWriter
 from .shards import CRC_BYTES, Bytes, Tokens, encode_chunk
 
-_PIECE_BYTES = 4 << 20
-_BUFFERS = 4  # one is being filled, one is being written, one waits for it; and one to spare
+_FOLD_TOKENS = 1 << 30  # so many are counted in 32 bits, whose table stays in the processor's cache
 
-Piece = tuple[memoryview, list[int]]
-"""Encoded inner chunks one after another, and the size of each in bytes."""
-Frame = Callable[[NDArray[Any], int, int, Bytes, NDArray[np.int64]], bool]
+Frame = Callable[[NDArray[Any], int, int, Bytes, NDArray[np.uint32]], bool]
 
 
 @dataclass(frozen=True)
@@ -36,49 +34,47 @@ class Framing:
         self.counts: NDArray[np.int64] = np.zeros(shape.vocab_size, np.int64)
         """How often each token id was seen; all together the tokens of the shard."""
 
-    def pieces(self, blocks: Iterable[Tokens]) -> Iterator[Piece]:
+    def write(self, blocks: Iterable[Tokens], writer: ShardWriter) -> None:
         """Encode blocks (1-D, the store's dtype) of any length; the last chunk is padded.
 
-        A piece is good until two more are asked for. Raises ValueError for an id that is not in the vocabulary.
+        Raises ValueError for an id that is not in the vocabulary, and OSError.
         """
         whole, frame = _whole_chunks(blocks, self._shape), _frame_function()
         if frame is None or self._shape.compression != "none":
             for tokens in whole:
-                yield from self._encoded(tokens)
+                self._encode(tokens, writer)
         else:
-            yield from self._framed(whole, frame)
+            self._frame(whole, frame, writer)
 
-    def _encoded(self, tokens: Tokens) -> Iterator[Piece]:
+    def _encode(self, tokens: Tokens, writer: ShardWriter) -> None:
         length = self._shape.chunk_tokens
         for start in range(0, len(tokens), length):
             chunk = tokens[start : start + length]
             if int(chunk.max()) >= len(self.counts):
                 raise self._outside(chunk)
             self.counts += np.bincount(chunk, minlength=len(self.counts))
-            data = encode_chunk(chunk, length, self._shape.compression)
-            yield memoryview(data), [len(data)]
+            writer.append(encode_chunk(chunk, length, self._shape.compression))
 
-    def _framed(self, whole: Iterable[Tokens], frame: Frame) -> Iterator[Piece]:
+    def _frame(self, whole: Iterable[Tokens], frame: Frame, writer: ShardWriter) -> None:
         length, itemsize = self._shape.chunk_tokens, np.dtype(self._shape.dtype).itemsize
         stride = length * itemsize + CRC_BYTES
-        room = max(1, _PIECE_BYTES // stride)
-        buffers, turn, used = [np.empty(room * stride, np.uint8) for _ in range(_BUFFERS)], 0, 0
+        recent, counted = np.zeros(len(self.counts), np.uint32), 0
         for tokens in whole:
             if len(tokens) % length:  # the last
-                if used:
-                    yield buffers[turn][: used * stride].data, [stride] * used
-                yield from self._encoded(tokens)
-                return
+                self._encode(tokens, writer)
+                break
             while len(tokens):
-                now, tokens = tokens[: (room - used) * length], tokens[(room - used) * length :]
-                if not frame(np.ascontiguousarray(now), itemsize, length, buffers[turn][used * stride :], self.counts):
+                out = writer.room(stride)
+                num_chunks = min(len(out) // stride, len(tokens) // length)
+                now, tokens = tokens[: num_chunks * length], tokens[num_chunks * length :]
+                if not frame(np.ascontiguousarray(now), itemsize, length, out, recent):
                     raise self._outside(now)
-                used += len(now) // length
-                if used == room:
-                    yield buffers[turn].data, [stride] * used
-                    turn, used = (turn + 1) % _BUFFERS, 0
-        if used:
-            yield buffers[turn][: used * stride].data, [stride] * used
+                writer.wrote(num_chunks, stride)
+                counted += len(now)
+                if counted >= _FOLD_TOKENS:
+                    self.counts += recent
+                    recent[:], counted = 0, 0
+        self.counts += recent
 
     def _outside(self, tokens: Tokens) -> ValueError:
         return ValueError(f"token id {int(tokens.max())} in a vocabulary of {self._shape.vocab_size}")

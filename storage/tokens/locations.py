@@ -1,11 +1,11 @@
 """Where a store lies: a folder, or a URL in an object store. What both are read by, a path says in pathlib's words."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...config.errors import FoundBad, UserError
 from ...config.urls import check_url, is_url, without_secrets
+from .digest import digest_text, new_digest
 from .objects import ObjectPath
 from .shards import REMEDY
 
@@ -36,8 +36,8 @@ def pieces(place: Location) -> Iterator[bytes]:
 
 
 def verified_pieces(place: Location, expected: tuple[int, str]) -> Iterator[bytes]:
-    """As `pieces`. Raises FoundBad if the file is missing or, after the last, not of this size in bytes and SHA-256."""
-    digest, size = hashlib.sha256(), 0
+    """As `pieces`. Raises FoundBad if the file is missing or, after the last, not of this size in bytes and digest."""
+    digest, size = new_digest(), 0
     try:
         for piece in pieces(place):
             digest.update(piece)
@@ -45,22 +45,18 @@ def verified_pieces(place: Location, expected: tuple[int, str]) -> Iterator[byte
             yield piece
     except FileNotFoundError:
         raise FoundBad(str(place), "missing", REMEDY) from None
-    if (size, digest.hexdigest()) != expected:
-        problem = f"is not the recorded one ({size} bytes instead of {expected[0]}, or another SHA-256)"
+    if (size, digest_text(digest)) != expected:
+        problem = f"is not the recorded one ({size} bytes instead of {expected[0]}, or another digest)"
         raise FoundBad(str(place), problem, REMEDY)
 
 
 def file_digest(place: Location) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a file, read in pieces."""
-    if isinstance(place, Path):
-        with place.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return file.tell(), digest
-    size, summed = 0, hashlib.sha256()
+    """Size in bytes and digest of a file, read in pieces."""
+    size, summed = 0, new_digest()
     for piece in pieces(place):
         summed.update(piece)
         size += len(piece)
-    return size, summed.hexdigest()
+    return size, digest_text(summed)
 
 
 def check_size(path: Location, size_bytes: int) -> None:

@@ -31,7 +31,7 @@ def repair_store(store: Path, source: Location, progress: Progress) -> list[str]
         done += expected[0]
         progress(done, info.size_bytes)
     if not own_inventory:
-        _fetch(source / INVENTORY, store / INVENTORY, (info.inventory_bytes, info.inventory_sha256))
+        _fetch(source / INVENTORY, store / INVENTORY, (info.inventory_bytes, info.inventory_digest))
         repaired.append(INVENTORY)
     if not own_metadata:  # last: it is what makes the folder a store
         _fetch(source / METADATA, store / METADATA, file_digest(source / METADATA))
@@ -48,7 +48,7 @@ def _agreed(store: Path, source: Location) -> tuple[StoreInfo, bool]:
         mine = read_info(store)
     except UserError:  # FoundBad is one
         return theirs, False
-    if (mine.generation, mine.inventory_sha256) != (theirs.generation, theirs.inventory_sha256):
+    if (mine.generation, mine.inventory_digest) != (theirs.generation, theirs.inventory_digest):
         problem = f"not a copy of {store}: generation {theirs.generation} against {mine.generation}, or other documents"
         raise UserError(f"--repair {source}", problem, "give a copy of the same generation")
     return mine, True

@@ -1,68 +1,51 @@
-"""Writes one shard file beside its place: digest and disk are the business of a thread, framing is the caller's."""
+"""Writes one shard file beside its place: inner chunks as they come, then the index of where each lies."""
 
-import hashlib
-import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .shards import ABSENT, crc32c
+from .shards import ABSENT, Bytes, crc32c
+from .streamed_file import StreamedFile
 
 
 class ShardWriter:
-    """Writes one shard file and renames it into its place; the only writer of that file.
-
-    A thread digests and writes what is appended, at most two pieces behind the caller, who frames the next meanwhile.
-    """
+    """Writes one shard file and renames it into its place; the only writer of that file."""
 
     def __init__(self, path: Path, num_chunks: int) -> None:
         self.path = path
         self._beside = path.with_name(f".{path.name}.tmp")
-        self._file = self._beside.open("wb", buffering=0)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
-        self._waiting: list[Future[None]] = []
+        self._file = StreamedFile(self._beside)
         self._index: NDArray[Any] = np.full((num_chunks, 2), ABSENT, "<u8")
-        self._next = self._offset = 0
-        self._digest = hashlib.sha256()
+        self._next = 0
 
-    def append(self, data: memoryview, sizes: list[int]) -> None:
-        """Add encoded inner chunks of these sizes in bytes; `data` stays as it is until two more appends are done.
+    def room(self, size: int) -> Bytes:
+        """As StreamedFile.room."""
+        return self._file.room(size)
 
-        Raises OSError of an earlier piece too.
-        """
-        stops = np.cumsum(sizes, dtype=np.int64)
-        chunks = slice(self._next, self._next + len(sizes))
-        self._index[chunks, 0], self._index[chunks, 1] = self._offset + stops - sizes, sizes
-        self._next += len(sizes)
-        self._hand_over(data)
+    def wrote(self, count: int, size: int) -> None:
+        """`count` encoded inner chunks of `size` bytes each were put where room said. Raises OSError."""
+        chunks = slice(self._next, self._next + count)
+        self._index[chunks, 0] = self._file.size + size * np.arange(count)
+        self._index[chunks, 1] = size
+        self._next += count
+        self._file.wrote(count * size)
+
+    def append(self, chunk: bytes) -> None:
+        """Add one encoded inner chunk. Raises OSError, of an earlier one too."""
+        self._index[self._next] = self._file.size, len(chunk)
+        self._next += 1
+        self._file.append(chunk)
 
     def publish(self) -> tuple[int, str]:
-        """Write the index, make it durable, rename it into place; size in bytes and SHA-256."""
+        """Write the index, make it durable, rename it into place; size in bytes and digest."""
         index = self._index.tobytes()
-        self._hand_over(memoryview(index + crc32c(index)))
-        while self._waiting:
-            self._waiting.pop(0).result()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        self._file.append(index + crc32c(index))
+        digest = self._file.finish()
         self._beside.rename(self.path)
-        return self._offset, self._digest.hexdigest()
+        return self._file.size, digest
 
     def close(self) -> None:
         """Close the file, published or not."""
-        self._thread.shutdown(cancel_futures=True)
         self._file.close()
-
-    def _hand_over(self, data: memoryview) -> None:
-        while len(self._waiting) > 1:
-            self._waiting.pop(0).result()
-        self._waiting.append(self._thread.submit(self._write, data))
-        self._offset += len(data)
-
-    def _write(self, data: memoryview) -> None:
-        left = data
-        while left:
-            left = left[self._file.write(left) :]
-        self._digest.update(data)

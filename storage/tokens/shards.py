@@ -75,7 +75,7 @@ class ShardSummary:
     file: str
     tokens: int
     size_bytes: int
-    sha256: str
+    digest: str
     histogram: dict[str, Any]
 
 

@@ -14,7 +14,7 @@ from .geometry import Geometry
 from .locations import Location
 from .shards import REMEDY, fill_value
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 COMPRESSIONS = ("none", "zstd")
 METADATA = "zarr.json"
 DOCUMENTS = "documents"
@@ -55,7 +55,7 @@ class StoreInfo:
     """Bytes of the shards and of all files that the inventory names."""
     inventory_bytes: int
     """Size of inventory.json."""
-    inventory_sha256: str
+    inventory_digest: str
     deduplication: dict[str, Any] | None = None
     """`kind`, `dropped_exact`, `dropped_near` and, of the kind near, `near_threshold`; None if nothing was dropped."""
     trained_tokens: int | None = None
@@ -151,7 +151,7 @@ def read_info(store: Location) -> StoreInfo:
         raise UserError(str(path), "not that of a token store", "give a folder that `trainwright data build` made")
     if attributes.get("format_version") != FORMAT_VERSION:
         version = attributes.get("format_version")
-        remedy = "build the store again" if version in (1, 2) else "use a newer trainwright"
+        remedy = "build the store again" if version in (1, 2, 3) else "use a newer trainwright"
         raise UserError(str(path), f"format_version {version!r} is not {FORMAT_VERSION}", remedy)
     if attributes.pop("metadata_sha256", None) != _digest(record):
         raise FoundBad(str(path), "its text was changed (metadata_sha256 differs)", REMEDY)
@@ -179,7 +179,7 @@ def _info(record: dict[str, Any], attributes: dict[str, Any]) -> StoreInfo:
         generation=attributes["generation"],
         size_bytes=attributes["size_bytes"],
         inventory_bytes=attributes["inventory"]["size_bytes"],
-        inventory_sha256=attributes["inventory"]["sha256"],
+        inventory_digest=attributes["inventory"]["digest"],
         deduplication=attributes.get("deduplication"),
         trained_tokens=attributes.get("loss_mask", {}).get("trained_tokens"),
         earlier=tuple(Generation(**each) for each in attributes.get("earlier_generations", [])),
@@ -198,7 +198,7 @@ def _attributes(info: StoreInfo) -> dict[str, Any]:
         },
         "documents": {"array": DOCUMENTS, "count": info.documents},
         "size_bytes": info.size_bytes,
-        "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "sha256": info.inventory_sha256},
+        "inventory": {"file": INVENTORY, "size_bytes": info.inventory_bytes, "digest": info.inventory_digest},
         **({} if info.deduplication is None else {"deduplication": info.deduplication}),
         **(
             {}

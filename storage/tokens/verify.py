@@ -68,8 +68,8 @@ def _finish_append(path: Location) -> None:
 def _check_files(store: TokenStore, inventory: Inventory) -> None:
     for name, expected in inventory.files.items():
         file = store.path / name
-        if file_digest(file)[1] != expected["sha256"]:
-            raise FoundBad(str(file), "its SHA-256 is not the recorded one", REMEDY)
+        if file_digest(file)[1] != expected["digest"]:
+            raise FoundBad(str(file), "its digest is not the recorded one", REMEDY)
 
 
 def _check_mask(store: TokenStore) -> None:
@@ -102,8 +102,8 @@ def _check_shard(store: TokenStore, number: int, shard: ShardSummary) -> None:
         counts += np.bincount(tokens, minlength=info.vocab_size)
     if summarise(counts) != shard.histogram:
         raise FoundBad(str(file), "its tokens do not have the recorded histogram", REMEDY)
-    if file_digest(file)[1] != shard.sha256:
-        raise FoundBad(str(file), "its SHA-256 is not the recorded one", REMEDY)
+    if file_digest(file)[1] != shard.digest:
+        raise FoundBad(str(file), "its digest is not the recorded one", REMEDY)
 
 
 def _check_documents(store: TokenStore) -> None:

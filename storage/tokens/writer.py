@@ -21,8 +21,7 @@ def write_shard(folder: Path, number: int, shape: ShardShape, blocks: Iterable[T
     file = f"c/{number}"
     writer, framing = ShardWriter(folder / file, shape.shard_tokens // shape.chunk_tokens), Framing(shape)
     try:
-        for data, sizes in framing.pieces(blocks):
-            writer.append(data, sizes)
+        framing.write(blocks, writer)
         size, digest = writer.publish()
     finally:
         writer.close()

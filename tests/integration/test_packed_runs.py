@@ -51,7 +51,7 @@ def test_another_packing_is_refused(project: Path) -> None:
     store = project.parent / "store.zarr"
     kept = packing_folder(store, LENGTH, 1)
     record = json.loads((kept / "packing.json").read_text())
-    record["files"]["places/c/0"]["sha256"] = "0" * 64  # as if pieces were dealt out otherwise
+    record["files"]["places/c/0"]["digest"] = "blake3:" + "0" * 64  # as if pieces were dealt out otherwise
     shutil.copytree(kept, kept.with_name("kept"))
     try:
         (kept / "packing.json").write_text(json.dumps(record))

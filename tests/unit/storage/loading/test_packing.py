@@ -147,8 +147,8 @@ def test_what_cannot_be_packed_or_was_not(make_store: Make) -> None:
         pack_store(path, LENGTH)
     record = packing_folder(path, LENGTH, 1) / "packing.json"
     text = record.read_text()
-    record.write_text(text.replace('"version": 2', '"version": 9'))
-    with pytest.raises(UserError, match="packing version 9 is not 2"):
+    record.write_text(text.replace('"version": 3', '"version": 9'))
+    with pytest.raises(UserError, match="packing version 9 is not 3"):
         Packing(path, LENGTH, 1)
     record.write_text("{")
     with pytest.raises(FoundBad, match=r"packing\.json: not what"):
@@ -164,7 +164,7 @@ def test_damage_is_named(make_store: Make, rng: random.Random) -> None:
         flip(folder / name, rng.choice([rng.randrange(1 << 15), rng.randrange(-4000, 0)]))  # the chunk, or the index
         with pytest.raises(FoundBad, match=f"{name}: .* fails its crc32c"):
             TrainingData.open(config(path)).batch(0, 5)
-        with pytest.raises(FoundBad, match=f"{name}: its SHA-256 is not the recorded one"):
+        with pytest.raises(FoundBad, match=f"{name}: its digest is not the recorded one"):
             verify_packings(path)
         (folder / name).write_bytes(data[:-1])
         with pytest.raises(FoundBad, match=f"{name}: truncated"):

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from trainwright.storage.tokens import filesystem
-from trainwright.storage.tokens.filesystem import choose_how, filesystem_of, is_local
+from trainwright.storage.tokens.filesystem import choose_how
+from trainwright.storage.tokens.mounts import filesystem_of, is_local
 from trainwright.storage.tokens.reader import TokenStore
 
 Make = Callable[..., Path]

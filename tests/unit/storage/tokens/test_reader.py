@@ -45,7 +45,7 @@ def write_wide(store: TokenStore, folder: Path) -> None:
     documents.finish()
     size, digest = write_inventory(folder, take_inventory(folder, shards, documents.files))
     changes: dict[str, Any] = {"dtype": "uint32", "vocab_size": vocab_size, "documents": 1}
-    write_info(folder, replace(info, **changes, inventory_bytes=size, inventory_sha256=digest))
+    write_info(folder, replace(info, **changes, inventory_bytes=size, inventory_digest=digest))
 
 
 def read_all(store: TokenStore) -> None:
@@ -238,6 +238,14 @@ def test_what_is_no_store_is_the_users_mistake(tmp_path: Path, text: str | None)
         open_store(tmp_path)
     assert not isinstance(caught.value, FoundBad)
     assert str(tmp_path) in str(caught.value)
+
+
+def test_a_store_of_an_earlier_format_is_refused(make_store: Make) -> None:
+    path = make_store()
+    text = (path / "zarr.json").read_text()
+    (path / "zarr.json").write_text(text.replace('"format_version": 4', '"format_version": 3'))
+    with pytest.raises(UserError, match=r"zarr\.json: format_version 3 is not 4: build the store again"):
+        open_store(path)
 
 
 def test_every_way_of_the_compiled_crc32c(rng: random.Random) -> None:

@@ -77,10 +77,10 @@ def rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]
     shards = []
     for shard in inventory["shards"]:
         size, digest = file_digest(path / shard["file"])
-        shards.append(ShardSummary(**{**shard, "size_bytes": size, "sha256": digest}))
+        shards.append(ShardSummary(**{**shard, "size_bytes": size, "digest": digest}))
     taken = take_inventory(path, tuple(shards), list(inventory["files"]))
     size, digest = write_inventory(path, taken)
-    attributes["inventory"] |= {"size_bytes": size, "sha256": digest}
+    attributes["inventory"] |= {"size_bytes": size, "digest": digest}
     attributes.pop("metadata_sha256")
     attributes["metadata_sha256"] = store_module._digest(record)
     (path / "zarr.json").write_text(json.dumps(record))
