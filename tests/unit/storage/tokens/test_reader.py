@@ -244,7 +244,7 @@ def test_a_store_of_an_earlier_format_is_refused(make_store: Make) -> None:
     path = make_store()
     text = (path / "zarr.json").read_text()
     (path / "zarr.json").write_text(text.replace('"format_version": 4', '"format_version": 3'))
-    with pytest.raises(UserError, match=r"zarr\.json: format_version 3 is not 4: build the store again"):
+    with pytest.raises(UserError, match=r"zarr\.json: format_version 3 is not 4; build the store again"):
         open_store(path)
 
 
