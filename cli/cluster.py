@@ -28,6 +28,24 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
             action.add_argument(
                 "--loopback", action="store_true", help="all nodes on 127.0.0.1, as where namespaces are impossible"
             )
+            _add_settings(action)
+
+
+def _add_settings(action: argparse.ArgumentParser) -> None:
+    """Options for what differs from site to site."""
+    action.add_argument(
+        "--preemption", action="store_true", help="jobs of a second partition, `urgent`, push those of `main` away"
+    )
+    action.add_argument(
+        "--grace", type=int, default=0, metavar="S", help="seconds that a preempted job is left (default 0)"
+    )
+    action.add_argument(
+        "--user-signal", action="store_true", help="a preempted job gets the signal that it asked for (--signal)"
+    )
+    action.add_argument(
+        "--gpus", type=int, default=0, metavar="N", help="GPUs that Slurm counts on each node (not real)"
+    )
+    action.add_argument("--accounting", action="store_true", help="keep accounts for sacct (slurmdbd and MariaDB)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,7 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     folder = dev_cluster_folder()
     if arguments.action == "up":
-        _show(arguments, dev_cluster.up(folder, arguments.nodes, arguments.loopback))
+        settings = dev_cluster.ClusterSettings(
+            preemption=arguments.preemption,
+            grace_s=arguments.grace,
+            user_signal=arguments.user_signal,
+            gpus_per_node=arguments.gpus,
+            accounting="kept" if arguments.accounting else "none",
+        )
+        _show(arguments, dev_cluster.up(folder, arguments.nodes, arguments.loopback, settings))
         return 0
     if arguments.action == "down":
         ended = dev_cluster.down(folder)

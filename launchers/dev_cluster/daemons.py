@@ -6,7 +6,10 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from ...config.errors import UserError
 from ..processes import end_processes, start_time, wait_until
@@ -43,7 +46,7 @@ def start_munged(folder: Path) -> Daemon:
         os.chown(path, user.pw_uid, user.pw_gid)
     paths = [f"--{what}={place}/munge.{end}" for what, end in _MUNGE_FILES]
     command = ["munged", "--foreground", "--num-threads=2", f"--key-file={key}", *paths]
-    daemon = _start("munged", command, folder, user)
+    daemon = start_daemon("munged", command, folder, user)
     _until_there(place / "munge.socket", daemon, folder)
     return daemon
 
@@ -53,13 +56,13 @@ _MUNGE_FILES = (("socket", "socket"), ("pid-file", "pid"), ("log-file", "log"), 
 
 def start_slurmctld(names: ClusterNames) -> Daemon:
     """The controller, in its own namespace unless all is on the loopback."""
-    return _start_slurm(names, names.controller, ["slurmctld", "-D", "-f", str(names.slurm_conf)])
+    return start_on_host(names, names.controller, names.controller, ["slurmctld", "-D", "-f", str(names.slurm_conf)])
 
 
 def start_slurmd(names: ClusterNames, node: str) -> Daemon:
     """One node's daemon, in the node's namespace unless all is on the loopback."""
     (names.folder / "spool" / node).mkdir(mode=0o755, exist_ok=True)
-    return _start_slurm(names, node, ["slurmd", "-D", "-N", node, "-f", str(names.slurm_conf)])
+    return start_on_host(names, node, node, ["slurmd", "-D", "-N", node, "-f", str(names.slurm_conf)])
 
 
 def end_all(names: ClusterNames, daemons: list[Daemon]) -> None:
@@ -81,12 +84,22 @@ def free_ports(count: int) -> list[int]:
     raise UserError("cluster dev", f"no {count} neighbouring ports are free", "use fewer nodes")
 
 
-def _start_slurm(names: ClusterNames, host: str, command: list[str]) -> Daemon:
-    return _start(host, command if names.loopback else network.inside(host, command), names.folder)
+def start_on_host(
+    names: ClusterNames, name: str, host: str, command: list[str], variables: Mapping[str, str] = MappingProxyType({})
+) -> Daemon:
+    """Start `command` in a host's namespace, or on the loopback; its output goes to log/NAME.out."""
+    placed = command if names.loopback else network.inside(host, command)
+    return start_daemon(name, placed, names.folder, variables=variables)
 
 
-def _start(name: str, command: list[str], folder: Path, user: pwd.struct_passwd | None = None) -> Daemon:
-    """Start in a session of its own; what it prints goes to log/NAME.out."""
+def start_daemon(
+    name: str,
+    command: list[str],
+    folder: Path,
+    user: pwd.struct_passwd | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Daemon:
+    """Start in a session of its own, with few variables; what it prints goes to log/NAME.out."""
     environment = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
     with (folder / "log" / f"{name}.out").open("ab") as out:
         process = subprocess.Popen(
@@ -95,7 +108,7 @@ def _start(name: str, command: list[str], folder: Path, user: pwd.struct_passwd 
             stdout=out,
             stderr=out,
             cwd="/",
-            env=environment,
+            env={**environment, **variables},
             start_new_session=True,
             user=user.pw_uid if user else None,
             group=user.pw_gid if user else None,
@@ -104,13 +117,25 @@ def _start(name: str, command: list[str], folder: Path, user: pwd.struct_passwd 
     return name, process.pid, start_time(process.pid) or 0
 
 
+def did_not_start(folder: Path, name: str) -> UserError:
+    """What to say of a daemon that ended or never got ready: the last line that it printed, and where its logs are."""
+    said = (folder / "log" / f"{name}.out").read_text(errors="replace").strip()
+    last = (said.splitlines() or ["it said nothing"])[-1]
+    return UserError("cluster dev", f"{name} did not start ({last})", f"see {kept_logs(folder)}")
+
+
+def kept_logs(folder: Path) -> str:
+    """A copy of all logs, since the folder goes with the cluster."""
+    kept = tempfile.mkdtemp(prefix="trainwright-dev-logs-")
+    shutil.copytree(folder / "log", kept, dirs_exist_ok=True)
+    return kept
+
+
 def _until_there(path: Path, daemon: Daemon, folder: Path) -> None:
     name, pid, started = daemon
     wait_until(lambda: path.exists() or start_time(pid) != started, 10)
     if not path.exists():
-        log = folder / "log" / f"{name}.out"
-        last = (log.read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        raise UserError("cluster dev", f"{name} did not start ({last})", f"see {log}")
+        raise did_not_start(folder, name)
 
 
 def _munge_user() -> pwd.struct_passwd:

@@ -1,42 +1,9 @@
-"""Names, addresses and files of one dev cluster, and the text of its slurm.conf. Nothing here touches the machine."""
+"""Names, addresses and files of one dev cluster; nothing here touches the machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-CPUS_PER_NODE = 8  # more than the machine may have: a toy cluster's point is its shape, not its speed
-
-_SLURM_CONF = """\
-# Written by `trainwright cluster dev up`; gone after `trainwright cluster dev down`.
-ClusterName=trainwright-dev
-SlurmctldHost={ctl_name}({ctl_address})
-SlurmctldPort={ctl_port}
-SlurmdPort={node_port}
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge/munge.socket
-StateSaveLocation={folder}/state
-SlurmctldPidFile={folder}/state/slurmctld.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdSpoolDir={folder}/spool/%n
-SlurmdPidFile={folder}/state/%n.pid
-SlurmdLogFile={folder}/log/%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-MpiDefault=none
-SchedulerType=sched/backfill
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SlurmdParameters=config_overrides
-ReturnToService=2
-JobRequeue=0
-KillWait=10
-SlurmctldTimeout=30
-SlurmdTimeout=60
-{nodes}
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
+from .settings import ClusterSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +18,18 @@ class ClusterNames:
     ctl_port: int = 6817
     node_port: int = 6818
     """Port of every slurmd; of the first one in the loopback form, where the others follow."""
+    dbd_port: int = 6819
+    """Port of slurmdbd, where accounts are kept."""
+    settings: ClusterSettings = field(default_factory=ClusterSettings)
 
     @property
     def slurm_conf(self) -> Path:
         return self.folder / "slurm.conf"
+
+    @property
+    def devices(self) -> Path:
+        """Folder of the device files that Slurm takes for GPUs."""
+        return self.folder / "devices"
 
     @property
     def bridge(self) -> str:
@@ -88,23 +63,3 @@ class ClusterNames:
     def hosts_mark(self) -> str:
         """End of our lines in /etc/hosts."""
         return f"# trainwright dev cluster {self.index}"
-
-    def slurm_conf_text(self, hostname: str, memory_mb: int) -> str:
-        """slurm.conf; `hostname` is this machine's, used in the loopback form."""
-        lines = []
-        for number, node in enumerate(self.nodes):
-            place = f"NodeHostname={node}"
-            if self.loopback:
-                place = f"NodeHostname={hostname} Port={self.node_port + number}"
-            lines.append(
-                f"NodeName={node} {place} NodeAddr={self.hosts[node]} CPUs={CPUS_PER_NODE} Boards=1 SocketsPerBoard=1 "
-                f"CoresPerSocket={CPUS_PER_NODE} ThreadsPerCore=1 RealMemory={memory_mb} State=UNKNOWN"
-            )
-        return _SLURM_CONF.format(
-            folder=self.folder,
-            ctl_name=hostname if self.loopback else self.controller,
-            ctl_address=self.hosts[self.controller],
-            ctl_port=self.ctl_port,
-            node_port=self.node_port,
-            nodes="\n".join(lines),
-        )

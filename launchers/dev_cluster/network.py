@@ -77,6 +77,11 @@ def remove(names: ClusterNames) -> None:
     _ip("link", "del", names.bridge)
 
 
+def set_cable(names: ClusterNames, host: str, *, up: bool) -> None:
+    """Plug a host's cable into the bridge, or pull it."""
+    _must("link", "set", names.veth(host), "up" if up else "down")
+
+
 def namespace_pids(host: str) -> list[int]:
     """Ids of all processes that live in a host's namespace."""
     done = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True, check=False)
