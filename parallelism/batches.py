@@ -36,26 +36,29 @@ class BatchReader:
     def read(self, position: int) -> Samples:
         """The share of the global batch that begins at global sample `position`: a contiguous run of its samples.
 
-        The next batch is read in the background from here on. Raises FoundBad if data of this batch is damaged.
+        The next batches are read in the background from here on. Raises FoundBad if data of this batch is damaged.
         """
-        return self._ahead.get(position)
+        samples, replaced = self._ahead.get(position)
+        if replaced:
+            first = position + self._first
+            print(f"positions {first} to {first + self._count - 1}: {replaced} samples replaced", file=sys.stderr)
+        return samples
 
     def close(self) -> None:
         """End the thread that reads ahead."""
         self._ahead.close()
 
-    def _read(self, position: int) -> Samples:
+    def _read(self, position: int) -> tuple[Samples, int]:
+        """The samples, and how many of them are read in place of others."""
         out = self._allocate(self._shape)
         batch = self._data.batch(position + self._first, self._count, starts=self._mask_documents, out=out)
-        if batch.replaced:
-            first = position + self._first
-            print(f"positions {first} to {first + self._count - 1}: {batch.replaced} samples replaced", file=sys.stderr)
         columns = np.arange(1, batch.tokens.shape[1])
         counted: NDArray[np.bool_] = columns < batch.filled[:, None]  # what is predicted must not be padding
         if batch.trained is not None:
             counted &= batch.trained[:, 1:] != 0
         if not self._mask_documents:
-            return Samples(tokens=batch.tokens, counted=counted, documents=None)
+            return Samples(tokens=batch.tokens, counted=counted, documents=None), batch.replaced
         # The first token of a document is not predicted from the document before it.
         counted &= ~batch.starts[:, 1:]
-        return Samples(tokens=batch.tokens, counted=counted, documents=DocumentOffsets.of(batch.starts[:, :-1]))
+        documents = DocumentOffsets.of(batch.starts[:, :-1])
+        return Samples(tokens=batch.tokens, counted=counted, documents=documents), batch.replaced

@@ -34,7 +34,7 @@ def measure(settings: Settings) -> bool:
 
 
 def _child(store: Path) -> None:
-    import numpy as np
+    import numpy as np  # noqa: F401
 
     _tell("interpreter and NumPy")
     from trainwright.config.data import DataConfig, Source
@@ -44,8 +44,7 @@ def _child(store: Path) -> None:
     _tell("the loader imported")
     data = TrainingData.open(DataConfig(train=[Source(store=str(store))], sequence_length=LENGTH, document_mask=True))
     _tell("the store open")
-    outs = [np.empty((BATCH, LENGTH + 1), np.int64) for _ in range(3)]
-    ahead = Ahead(lambda position: data.batch(position, BATCH, out=outs[position // BATCH % 3]), BATCH)
+    ahead = Ahead(lambda position: data.batch(position, BATCH), BATCH)
     count = min(_BATCHES, data.num_samples // BATCH)
     for number in range(count):
         batch = ahead.get(number * BATCH)

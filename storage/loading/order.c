@@ -68,8 +68,8 @@ static uint64_t sample_at(const struct order *order, uint64_t key, uint64_t posi
 
 PyDoc_STRVAR(samples_doc,
              "samples(key, num_samples, block, span, num_blocks, positions, out)\n\n"
-             "Write the sample at each of positions (int64, >= 0) to out (int64, as long). Raises ValueError for sizes that\n"
-             "do not fit each other, or a position below 0.");
+             "Write the sample at each of positions (int64) to out (int64, as long). Raises ValueError for sizes that do not\n"
+             "fit each other, or a position below 0.");
 
 static PyObject *samples(PyObject *self, PyObject *args) {
     (void)self;
@@ -81,10 +81,11 @@ static PyObject *samples(PyObject *self, PyObject *args) {
     const Py_ssize_t count = positions.len / 8;
     const int64_t *from = positions.buf;
     int64_t *to = out.buf;
-    int good = out.len == positions.len && num_samples && block && span && num_blocks * block >= num_samples;
-    for (Py_ssize_t i = 0; good && i < count; i++)
-        good = from[i] >= 0;
-    if (good) {
+    const int good = out.len == positions.len && num_samples && block && span && num_blocks * block >= num_samples;
+    int64_t lowest = 0;
+    for (Py_ssize_t i = 0; i < count; i++)
+        lowest = from[i] < lowest ? from[i] : lowest;
+    if (good && lowest == 0) {
         const uint64_t total = num_blocks * block, rest = total % span;
         order = (struct order){num_samples, block, span, num_blocks, {grid_of(span), grid_of(rest ? rest : span)},
                                grid_of(num_blocks)};
@@ -95,9 +96,11 @@ static PyObject *samples(PyObject *self, PyObject *args) {
     }
     PyBuffer_Release(&positions), PyBuffer_Release(&out);
     if (!good) {
-        PyErr_SetString(PyExc_ValueError, "samples: sizes do not fit each other, or a position is below 0");
+        PyErr_SetString(PyExc_ValueError, "samples: sizes do not fit each other");
         return NULL;
     }
+    if (lowest < 0)
+        return PyErr_Format(PyExc_ValueError, "position %lld is below 0", (long long)lowest);
     Py_RETURN_NONE;
 }
 

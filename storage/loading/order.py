@@ -49,9 +49,9 @@ class Order:
     def samples(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Sample at each position (any shape, int64, >= 0); values in 0..num_samples-1, same shape, int64."""
         flat = np.ascontiguousarray(positions, np.int64).reshape(-1)
-        if flat.size and int(flat.min()) < 0:
-            raise ValueError(f"position {int(flat.min())} is below 0")
         if _order is None:
+            if flat.size and int(flat.min()) < 0:
+                raise ValueError(f"position {int(flat.min())} is below 0")
             return self._samples(flat).reshape(np.shape(positions))
         result = np.empty_like(flat)
         key, num_blocks = int(self._key[0]), self._num_blocks

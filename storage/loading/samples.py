@@ -1,5 +1,6 @@
 """Two ways to cut a store into samples of S + 1 tokens: at every S-th token, or by its index of packed documents."""
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -19,12 +20,18 @@ class Batch:
         self.tokens = tokens
         self.trained: NDArray[np.uint8] | None = np.ones(tokens.shape, np.uint8) if masked else None
         """Same shape: 1 where a token is learnt to be predicted, else 0; None: all are, as far as stores say."""
-        self.starts: NDArray[np.bool_] = np.zeros(tokens.shape, bool)
-        """Same shape: True where a token begins a document or a piece of one."""
-        self.filled: Numbers = np.full(len(tokens), tokens.shape[1])
-        """Tokens of each sample that are not padding."""
         self.replaced = 0
         """Samples that are others than the order's, since those touch a chunk that is known to be bad."""
+
+    @cached_property
+    def starts(self) -> NDArray[np.bool_]:
+        """Same shape: True where a token begins a document or a piece of one."""
+        return np.zeros(self.tokens.shape, bool)
+
+    @cached_property
+    def filled(self) -> Numbers:
+        """Tokens of each sample that are not padding."""
+        return np.full(len(self.tokens), self.tokens.shape[1])
 
 
 class Samples(Protocol):

@@ -205,13 +205,21 @@ class TrainingData:
         """Each source that has some of the samples, their numbers there, the rows they go to, and how many of them
         are read in place of others."""
         positions = np.arange(position, position + count, dtype=np.int64)
+        for source, rows, places in self._dealt(positions):
+            numbers, replaced = self._orders[source].samples(places), 0
+            if source in self._replacers:
+                numbers, replaced = self._replacers[source].replace(numbers, positions[rows], places)
+            yield source, numbers, rows, replaced
+
+    def _dealt(self, positions: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
+        """Each source that has some of the positions, which of them, and their places among its own."""
+        if len(self._stores) == 1:
+            yield 0, np.arange(len(positions)), positions
+            return
         sources, places = self._stages.locate(positions)
         for source in sorted(set(sources.tolist())):  # np.unique would import numpy.ma first, for milliseconds
             rows = np.flatnonzero(sources == source)
-            numbers, replaced = self._orders[source].samples(places[rows]), 0
-            if source in self._replacers:
-                numbers, replaced = self._replacers[source].replace(numbers, positions[rows], places[rows])
-            yield source, numbers, rows, replaced
+            yield source, rows, places[rows]
 
 
 def _samples(store: TokenStore, data: DataConfig) -> Samples:
