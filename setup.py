@@ -2,7 +2,10 @@
 
 from setuptools import Extension, setup
 
-HEADERS = ["storage/tokens/crc32c.h", "storage/tokens/page_faults.h", "storage/tokens/widen.h"]
+HEADERS = [
+    f"storage/tokens/{name}.h"
+    for name in ("bounds", "crc32c", "gather_rows", "map_shards", "mapped", "page_faults", "widen")
+]
 FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra"]
 PARTS = {
     "trainwright.storage.tokens._gather": "storage/tokens/gather.c",

@@ -1,4 +1,4 @@
-"""From the global order of samples to the share of one data parallel rank, read one step ahead."""
+"""From the global order of samples to the share of one data parallel rank, read ahead of the step."""
 
 import sys
 from collections.abc import Callable

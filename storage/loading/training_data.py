@@ -230,14 +230,14 @@ def _samples(store: TokenStore, data: DataConfig) -> Samples:
 def _open(number: int, data: DataConfig) -> TokenStore:
     source = data.train[number]
     path = locate(source.store)
-    how = choose_how(path).how if data.read == "auto" else data.read
-    chunk_tokens = read_info(path).chunk_tokens
+    info = read_info(path)
+    how = choose_how(path, info).how if data.read == "auto" else data.read
     # The decoded chunks of a window are kept, so that each is decoded once; without a window there is no end of them.
-    window = (data.window or 0) * data.sequence_length // chunk_tokens
+    window = (data.window or 0) * data.sequence_length // info.chunk_tokens
     ragged = (data.window or 0) // MAX_BLOCK  # a block's ends lie in chunks that it shares with others
     share, decoded = MAX_MAPPED // len(data.train), window + ragged + _SPARE_CHUNKS
     try:
-        return open_store(path, generation=source.generation, how=how, max_mapped=share, max_decoded=decoded)
+        return open_store(path, generation=source.generation, how=how, max_mapped=share, max_decoded=decoded, info=info)
     except UserError as error:
         if error.where == "generation":
             raise UserError(f"data.train.{number}.generation", error.problem, error.remedy) from None

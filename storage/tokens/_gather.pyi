@@ -12,9 +12,26 @@ def gather(
     sizes: tuple[int, int, int],
     store: tuple[int, int, int, int, bool],
     first: int,
-) -> tuple[int, int, int]: ...
+) -> tuple[int, int, int, int]: ...
 
 announce = gather
 
+def bounds(
+    bases: NDArray[Any],
+    checked: NDArray[Any],
+    values: NDArray[Any],
+    out: NDArray[Any],
+    ceiling: int,
+    array: tuple[int, int, int, int, bool],
+    first: int,
+) -> tuple[int, int, int]: ...
+def map_shards(
+    bases: NDArray[Any],
+    known: NDArray[Any],
+    shards: NDArray[Any],
+    store: tuple[int, int, int, int, bool],
+    folder: bytes,
+    room: int,
+) -> list[tuple[int, int, int]]: ...
 def map_file(descriptor: int, size: int) -> int: ...
 def unmap(address: int, size: int) -> None: ...

@@ -40,6 +40,8 @@ class CompressedShards:
         for chunk, offset, to, count in wanted.by_chunk(out, self._info.tokens, self._info.chunk_tokens):
             flat[to : to + count] = self._wanted(chunk).result()[offset : offset + count]
 
+    peek = fill
+
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Begin to decode what `fill` is soon called with, in ascending order, as far as there is room to keep it."""
         parts = wanted.by_chunk(out, self._info.tokens, self._info.chunk_tokens)

@@ -10,7 +10,8 @@ import numpy as np
 from .locations import Location
 from .mounts import filesystem_of, is_local
 from .objects import ObjectPath
-from .reader import How, TokenStore, can_map, open_store
+from .reader import How, TokenStore, open_store
+from .shard_map import can_map
 from .store import StoreInfo, read_info
 
 _PROBES = 6
@@ -30,16 +31,16 @@ class Place:
     """The same with a plain read."""
 
 
-def choose_how(path: Location) -> Place:
+def choose_how(path: Location, info: StoreInfo | None = None) -> Place:
     """How to read a plain store: mapped on local disks, else what a few reads of untouched chunks show to be faster.
 
-    Of an object store only its kind is told: there is one way to read it.
+    Of an object store only its kind is told: there is one way to read it. `info`: what read_info gives, if it is known.
 
     Raises UserError and FoundBad as open_store does.
     """
     if isinstance(path, ObjectPath):
         return Place(filesystem=path.scheme, how="plain")
-    info, filesystem = read_info(path), filesystem_of(path)
+    info, filesystem = info or read_info(path), filesystem_of(path)
     if is_local(filesystem) or info.compression != "none" or not can_map():
         return Place(filesystem=filesystem, how="map" if can_map() else "plain")
     return _measured(path, info, filesystem)

@@ -11,6 +11,7 @@ from .geometry import Geometry
 from .locations import Location
 from .object_shards import ObjectShards
 from .objects import ObjectPath
+from .shard_map import ShardMap
 from .shard_reads import ShardReads
 from .shards import REMEDY, BadChunk
 from .store import METADATA
@@ -24,9 +25,12 @@ Values = NDArray[np.uint64]
 class IndexArray:
     """An index array, open for reading; nothing is read before the first value is asked for."""
 
-    def __init__(self, folder: Location, length: int) -> None:
-        """The first `length` values of it; there may be more."""
-        self._folder, self.length = folder, length
+    def __init__(self, folder: Location, length: int, max_mapped: int = 0) -> None:
+        """The first `length` values of it; there may be more.
+
+        At most `max_mapped` shards are mapped at a time; they are read plainly if that is 0.
+        """
+        self._folder, self.length, self._max_mapped = folder, length, max_mapped
         self.chunk = lru_cache(maxsize=_KEPT_CHUNKS)(self._read_chunk)
         """Values of one chunk, by its number."""
 
@@ -61,13 +65,32 @@ class IndexArray:
 
     def get_pieces(self, firsts: NDArray[np.int64], lengths: NDArray[np.int64]) -> Values:
         """lengths[i] values (at least one) from firsts[i] on, one after another, uint64. Raises as `get`."""
+        if not len(firsts):
+            return np.empty(0, np.uint64)
         places = np.cumsum(lengths) - lengths
         return self._fill(Wanted(firsts, 1, places, lengths), int(lengths.sum()))
 
+    def bounds(self, values: NDArray[np.int64], ceiling: int) -> NDArray[np.int64] | None:
+        """Number of the first value that is not below each of `values`, if the array is mapped; its values ascend and
+        are below `ceiling`. Raises as `get`."""
+        if not isinstance(self._shards, ShardMap):
+            return None
+        try:
+            return self._shards.bounds(values, ceiling)
+        except BadChunk as error:
+            raise _of_index(error) from None
+
+    def close(self) -> None:
+        """Give back files and maps."""
+        if "_shards" in self.__dict__:
+            self._shards.close()
+
     @cached_property
-    def _shards(self) -> ShardReads | ObjectShards:
+    def _shards(self) -> ShardMap | ShardReads | ObjectShards:
         if isinstance(self._folder, ObjectPath):
             return ObjectShards(self._folder, self.geometry, "none", _KEPT_CHUNKS)
+        if self._max_mapped:
+            return ShardMap(self._folder, self.geometry, self._max_mapped)
         return ShardReads(self._folder, self.geometry, _MAX_OPEN)
 
     def _read_chunk(self, number: int) -> Values:
@@ -78,6 +101,11 @@ class IndexArray:
         out: Values = np.empty(length, np.uint64)
         try:
             self._shards.fill(wanted, out[None])
-        except BadChunk as error:  # that is a chunk of tokens to who catches it
-            raise FoundBad(error.where, error.problem, error.remedy) from None
+        except BadChunk as error:
+            raise _of_index(error) from None
         return out
+
+
+def _of_index(error: BadChunk) -> FoundBad:
+    """A bad chunk is one of tokens to who catches it; this is none."""
+    return FoundBad(error.where, error.problem, error.remedy)

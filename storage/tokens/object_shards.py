@@ -58,6 +58,8 @@ class ObjectShards:
                 coming = self._want(islice(chunks, self._max_kept))
             flat[to : to + count] = coming[chunk].result()[offset : offset + count]
 
+    peek = fill
+
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Begin to fetch what `fill` is soon called with, in ascending order, as far as there is room to keep it."""
         parts = wanted.by_chunk(out, self._geometry.length, self._geometry.chunk)

@@ -12,6 +12,7 @@ from .loss_mask import LossMask, mask_info
 from .object_shards import ObjectShards, pool_chunks
 from .objects import ObjectPath
 from .shard_identity import ShardIdentity
+from .shard_map import ShardMap, can_map
 from .shard_reads import ShardReads
 from .shards import Tokens
 from .store import LOSS_MASK, TOKENIZER, StoreInfo, read_info
@@ -20,6 +21,8 @@ from .wanted import Numbers, Wanted
 How = Literal["map", "plain"]
 MAX_MAPPED = 16_384
 """Shards mapped at a time by all stores of a process: a quarter of the maps that Linux allows it by default."""
+_INDEX_SHARE = 8
+"""Of the index of documents one shard may be mapped for so many of the store's."""
 _MAX_DECODED = 64
 _MASK_DECODED = 2048  # chunks of the loss mask, of 16 KiB
 
@@ -29,6 +32,9 @@ class Shards(Protocol):
 
     def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Copy tokens into `out`."""
+
+    def peek(self, wanted: Wanted, out: NDArray[Any]) -> None:
+        """As fill, but need not look at checksums."""
 
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Say what is read soon."""
@@ -40,11 +46,11 @@ class Shards(Protocol):
 class TokenStore:
     """One token store, open for reading. May be shared by threads that only read."""
 
-    def __init__(self, path: Location, shards: Shards, info: StoreInfo) -> None:
-        """See open_store."""
+    def __init__(self, path: Location, shards: Shards, info: StoreInfo, max_mapped: int = 0) -> None:
+        """See open_store; at most `max_mapped` shards of the index are mapped, or they are read plainly if it is 0."""
         self.path, self.info, self._shards = path, info, shards
-        self.document_index = DocumentIndex(path, info)
-        self._identity = ShardIdentity(path, info, self.document_index, shards.fill)
+        self.document_index = DocumentIndex(path, info, max_mapped)
+        self._identity = ShardIdentity(path, info, self.document_index, shards.fill, shards.peek)
         self.loss_mask: LossMask | None = None
         """Which tokens are learnt to be predicted; None: all are."""
 
@@ -77,7 +83,8 @@ class TokenStore:
         `out` [n, width] is contiguous and int64, uint32 or of the store's dtype. Raises FoundBad as `read` does,
         ValueError if a sample is not within the store; FoundBad too if a shard's file is another shard's.
         """
-        self._identity.check(numbers * (out.shape[1] - 1), out.shape[1])
+        if not self._identity.all_known:
+            self._identity.check(numbers * (out.shape[1] - 1), out.shape[1])
         self._shards.fill(Wanted(numbers, out.shape[1] - 1, rows), out)
 
     def will_need(self, numbers: Numbers, out: NDArray[Any], rows: Numbers | None = None) -> None:
@@ -98,6 +105,7 @@ class TokenStore:
     def close(self) -> None:
         """Give back files, maps and threads."""
         self._shards.close()
+        self.document_index.close()
         if self.loss_mask is not None:
             self.loss_mask.close()
 
@@ -110,31 +118,24 @@ def open_store(
     max_mapped: int = MAX_MAPPED,
     max_decoded: int = _MAX_DECODED,
     check: bool = True,
+    info: StoreInfo | None = None,
 ) -> TokenStore:
     """Open a token store; it takes as long for many shards as for few, since each is checked when it is first touched.
 
     The newest generation, or an earlier one. `how` plain shards are read; where nothing could be compiled, always
-    plainly, and objects in ranges. Without `check` no chunk's crc32c is looked at. Raises UserError if there is no
-    store there or no such generation, FoundBad naming zarr.json if it is damaged.
+    plainly, and objects in ranges. Without `check` no chunk's crc32c is looked at. `info`: read_info(path), if known.
+    Raises UserError if there is no store there or no such generation, FoundBad naming zarr.json if it is damaged.
     """
-    info = read_info(path)
+    info = info or read_info(path)
     if generation is not None:
         info = info.at_generation(generation)
     how, limits = how if can_map() else "plain", (max_mapped, max_decoded)
-    store = TokenStore(path, _shards(path, info, how, limits, check), info)
+    index_mapped = max(1, max_mapped // _INDEX_SHARE) if how == "map" else 0
+    store = TokenStore(path, _shards(path, info, how, limits, check), info, index_mapped)
     if info.trained_tokens is not None:
         limits = max_mapped, max(max_decoded, _MASK_DECODED)
         store.loss_mask = LossMask(_shards(path / LOSS_MASK, mask_info(info), how, limits, check), info.tokens)
     return store
-
-
-def can_map() -> bool:
-    """Whether the compiled part is there."""
-    try:
-        from . import _gather  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _shards(path: Location, info: StoreInfo, how: How, limits: tuple[int, int], check: bool) -> Shards:
@@ -144,6 +145,4 @@ def _shards(path: Location, info: StoreInfo, how: How, limits: tuple[int, int], 
         return CompressedShards(path, info, limits[1], check)
     if how == "plain":
         return ShardReads(path, info.geometry, check=check)
-    from .shard_map import ShardMap
-
-    return ShardMap(path, info, limits[0], check)
+    return ShardMap(path, info.geometry, limits[0], check)

@@ -93,7 +93,9 @@ class ShardFiles(ShardRules[Path]):
 
     def __init__(self, folder: Path, geometry: Geometry) -> None:
         super().__init__(folder, geometry)
-        self._good = np.zeros(geometry.num_shards, bool)  # whose index was checked
+        self.folder = os.fsencode(self._folder)
+        self.known = np.zeros(geometry.num_shards, bool)
+        """Shards whose index was checked."""
 
     def open_plain(self, shard: int) -> tuple[int, int]:
         """Descriptor (the caller closes it) and size in bytes of a shard of a store without compression.
@@ -104,9 +106,9 @@ class ShardFiles(ShardRules[Path]):
         try:
             size = os.fstat(descriptor).st_size
             self.check_plain_size(shard, size)
-            if not self._good[shard]:
+            if not self.known[shard]:
                 self.check_plain_index(shard, self._read_index(shard, descriptor, size))
-                self._good[shard] = True
+                self.known[shard] = True
         except BaseException:
             os.close(descriptor)
             raise

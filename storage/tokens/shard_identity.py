@@ -23,51 +23,56 @@ class _Fill(Protocol):
 class ShardIdentity:
     """Looks at each shard of a store once, when it is first read from."""
 
-    def __init__(self, path: Location, info: StoreInfo, index: DocumentIndex, fill: _Fill) -> None:
-        """`fill` reads tokens, as ShardMap.fill does."""
-        self._path, self._info, self._index, self._fill = path, info, index, fill
+    def __init__(self, path: Location, info: StoreInfo, index: DocumentIndex, fill: _Fill, peek: _Fill) -> None:
+        """`fill` reads tokens, as ShardMap.fill does; `peek` too, but need not look at their checksums."""
+        self._path, self._info, self._index, self._fill, self._peek = path, info, index, fill, peek
         self._known = np.zeros(info.num_shards, bool)
-        self._all_known = False
+        self.all_known = False
+        """Whether there is nothing left to be checked."""
 
     def check(self, starts: Numbers, lengths: Numbers | int) -> None:
         """Before lengths[i] tokens from starts[i] on are read. Raises FoundBad naming a shard that is another's."""
-        if self._all_known:
+        if self.all_known:
             return
-        last = min(self._info.num_shards - 1, int((starts + lengths).max(initial=1) - 1) // self._info.shard_tokens)
-        shards = np.clip(starts // self._info.shard_tokens, 0, last)
-        ends = np.clip((starts + lengths - 1) // self._info.shard_tokens, 0, last)
-        if self._known[shards].all() and self._known[ends].all():
+        shard_tokens, last = self._info.shard_tokens, self._info.num_shards - 1
+        firsts = np.clip(starts // shard_tokens, 0, last)  # what is not within the store is told by who reads it
+        ends = np.clip((starts + lengths - 1) // shard_tokens, 0, last)
+        if self._known[firsts].all() and self._known[ends].all():
             return
         unknown: dict[int, int] = {}  # shard -> token near which it is looked at
-        for start, first, stop in zip(starts.tolist(), shards.tolist(), (ends + 1).tolist(), strict=True):
+        for start, first, stop in zip(starts.tolist(), firsts.tolist(), (ends + 1).tolist(), strict=True):
             for shard in range(first, stop):
                 if not self._known[shard]:
-                    unknown.setdefault(shard, start)
-        self._check_shards(unknown)
-        self._known[list(unknown)] = True
-        self._all_known = bool(self._known.all())
+                    unknown.setdefault(shard, max(start, shard * shard_tokens))
+        shards = np.array(list(unknown))
+        self._check_shards(shards, np.array(list(unknown.values())))
+        self._known[shards] = True
+        self.all_known = bool(self._known.all())
 
-    def _check_shards(self, unknown: dict[int, int]) -> None:
+    def _check_shards(self, shards: Numbers, near: Numbers) -> None:
         """Tokens before documents that begin in them must be the one that ends documents."""
-        places = [self._ends(shard, start) for shard, start in unknown.items()]
-        ends = np.concatenate(places)
-        if not len(ends):
-            return
-        out = np.empty((1, len(ends)), self._info.numpy_dtype)
-        self._fill(Wanted(ends, 1, np.arange(len(ends)), np.ones(len(ends), np.int64)), out)
+        ends, good = self._ends(shards, near)
+        few = np.flatnonzero(good.sum(axis=1) < _FEW)
+        if len(few):
+            ends[few], good[few] = self._ends(shards[few], shards[few] * self._info.shard_tokens)
+        # Those of one chunk, if they are enough, which is the chunk that is read anyway; of documents longer than a
+        # chunk four, in as many chunks.
+        chunks = ends // self._info.chunk_tokens
+        places = ends[good & (chunks <= chunks[:, _FEW - 1 : _FEW])]
+        if not len(places):
+            return  # one document is longer than each of the shards
+        wanted = Wanted(places, 1, np.arange(len(places)), np.ones(len(places), np.int64))
+        out = np.empty((1, len(places)), self._info.numpy_dtype)
+        self._peek(wanted, out)
         wrong = np.flatnonzero(out[0] != self._info.end_of_document)
         if len(wrong):
-            shard = int(ends[wrong[0]]) // self._info.shard_tokens
+            self._fill(wanted, out)  # if it is damaged, that is said
+            shard = int(places[wrong[0]]) // self._info.shard_tokens
             problem = "documents do not end in it where the index says: it seems to be another shard's file"
             raise FoundBad(str(self._path / "c" / str(shard)), problem, REMEDY)
 
-    def _ends(self, shard: int, start: int) -> NDArray[np.int64]:
-        """Some tokens of a shard after which the next document begins: after `start` if there are some, and in one
-        chunk if it has enough; none if one document is longer than a shard."""
-        begin = shard * self._info.shard_tokens
-        stop = min(begin + self._info.shard_tokens, self._info.tokens)
-        ends = self._index.first_after(max(start, begin), stop, _ENDS) - 1
-        if len(ends) < _FEW:
-            ends = self._index.first_after(begin, stop, _ENDS) - 1
-        close = ends[ends // self._info.chunk_tokens == ends[:1] // self._info.chunk_tokens]
-        return close if len(close) >= _FEW else ends
+    def _ends(self, shards: Numbers, near: Numbers) -> tuple[Numbers, NDArray[np.bool_]]:
+        """Tokens after which the next documents after `near` begin, int64 [n, _ENDS]; and which are in the shard."""
+        begins = self._index.following(near, _ENDS)
+        stops = np.minimum((shards + 1) * self._info.shard_tokens, self._info.tokens)
+        return begins - 1, begins < stops[:, None]

@@ -4,6 +4,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,43 +12,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
-from . import _gather
+from .geometry import Geometry
 from .shard_files import ShardFiles
 from .shards import BadChunk
-from .store import StoreInfo
-from .wanted import Wanted
+from .wanted import Numbers, Wanted
 
-_DONE, _NOT_MAPPED, _BAD_CRC = range(3)  # as gather.c tells; what is left is that a page cannot be read
+try:
+    from . import _gather
+except ImportError:  # nothing could be compiled; shards are read plainly
+    _gather = None  # type: ignore[assignment]
+
+_DONE, _NOT_MAPPED, _BAD_CRC = range(3)  # as mapped.h tells; what is left is that a page cannot be read
+_ANNOUNCED = 64
+_Array = tuple[int, int, int, int, bool]  # items, bytes of one, items of a chunk, chunks of a shard, whether to check
+_Function = Callable[..., tuple[int, int, int, int]]
+
+
+def can_map() -> bool:
+    """Whether the compiled part is there."""
+    return _gather is not None
 
 
 class ShardMap:
-    """Gathers tokens out of mapped shards; each shard is mapped, and its index checked, when it is first touched."""
+    """Gathers items out of mapped shards; each shard is mapped, and its index checked, when it is first touched."""
 
-    def __init__(self, store: Path, info: StoreInfo, max_mapped: int, check: bool = True) -> None:
-        """At most `max_mapped` shards are mapped at a time; beyond that the one mapped first is let go.
+    def __init__(self, store: Path, geometry: Geometry, max_mapped: int, check: bool = True) -> None:
+        """At most `max_mapped` shards are mapped at a time; beyond that those mapped first are let go.
 
         Without `check` the chunks' crc32c are not looked at.
         """
-        self._files, self._info, self._max_mapped = ShardFiles(store, info.geometry), info, max_mapped
-        itemsize = info.numpy_dtype.itemsize
-        self._geometry = (info.tokens, itemsize, info.chunk_tokens, info.chunks_per_shard, check)
-        self._bases = np.zeros(info.num_shards, np.uint64)
-        self._checked = np.zeros(-(-info.num_chunks // 8), np.uint8)
+        self._files, self._geometry, self._max_mapped = ShardFiles(store, geometry), geometry, max_mapped
+        self._array = (geometry.length, geometry.dtype.itemsize, geometry.chunk, geometry.chunks_per_shard, check)
+        self._bases = np.zeros(geometry.num_shards, np.uint64)
+        self._checked = np.zeros(-(-geometry.num_chunks // 8), np.uint8)
         self._mapped: deque[tuple[int, int, int]] = deque()  # shard, address, size
+        self._announced = _ANNOUNCED  # calls that are still to be announced
         self._lock = threading.Lock()  # no shard is let go while another thread reads it
         self._closer = weakref.finalize(self, _let_go, self._mapped)
 
     def fill(self, wanted: Wanted, out: NDArray[Any]) -> None:
-        """Copy tokens into `out` [n, width], contiguous, of the store's dtype, uint32 or int64.
+        """Copy items into `out` [n, width], contiguous, of the array's dtype or wider (of tokens uint32 and int64).
 
         Raises FoundBad naming shard and chunk for what is damaged or cannot be read, ValueError for what is not within
         the store or `out`.
         """
-        self._run(_gather.gather, wanted, out)
+        if self._run(_gather.gather, wanted, out, self._array):
+            self._announced = _ANNOUNCED
+
+    def peek(self, wanted: Wanted, out: NDArray[Any]) -> None:
+        """As fill, without a look at the chunks' crc32c."""
+        self._run(_gather.gather, wanted, out, (*self._array[:-1], False))
 
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
-        """Ask the system to read in the background what `fill` is soon called with."""
-        self._run(_gather.announce, wanted, out)
+        """Ask the system to read in the background what `fill` is soon called with.
+
+        It costs half of what the batch does where all is in memory. So it is left out after 64 times in which no page
+        had to be waited for, and done again from the first time on that one had to.
+        """
+        if self._announced:
+            self._announced -= 1
+            self._run(_gather.announce, wanted, out, self._array)
+
+    def bounds(self, values: Numbers, ceiling: int) -> Numbers:
+        """Number of the first item that is not below each value, of an array of ascending uint64 below `ceiling`.
+
+        Raises FoundBad as `fill` does.
+        """
+        out, row = np.empty_like(values), 0
+        with self._lock:
+            while True:
+                what = (self._bases, self._checked, values, out, ceiling, self._array, row)
+                status, row, where = _gather.bounds(*what)
+                if status == _DONE:
+                    return out
+                if status != _NOT_MAPPED:
+                    raise self._bad(status, where)
+                self._map(where, np.array([where]), 1)
 
     def close(self) -> None:
         """Let all shards go."""
@@ -55,26 +95,46 @@ class ShardMap:
             self._bases[:] = 0
             _let_go(self._mapped)
 
-    def _run(self, function: Any, wanted: Wanted, out: NDArray[Any]) -> None:
-        """Call gather or announce until it is through, mapping the shards that it asks for."""
-        sizes, row = (wanted.step, out.shape[1], out.itemsize), 0
-        what = (self._bases, self._checked, wanted.numbers, wanted.lengths, wanted.rows, out, sizes, self._geometry)
+    def _run(self, function: _Function, wanted: Wanted, out: NDArray[Any], array: _Array) -> int:
+        """Call gather or announce until it is through, mapping what it asks for; pages that had to be waited for."""
+        sizes, row, faults = (wanted.step, out.shape[1], out.itemsize), 0, 0
+        what = (self._bases, self._checked, wanted.numbers, wanted.lengths, wanted.rows, out, sizes, array)
         with self._lock:
             while True:
-                status, row, where = function(*what, row)
+                status, row, where, waited = function(*what, row)
+                faults += waited
                 if status == _DONE:
-                    return
+                    return faults
                 if status != _NOT_MAPPED:
                     raise self._bad(status, where)
-                self._map(where, out.shape[1])
+                self._map(where, self._shards_of(wanted, row, out.shape[1]), out.shape[1])
 
-    def _map(self, shard: int, width: int) -> None:
-        # One sample may span many small shards: they must all stay until it is copied.
-        limit = max(self._max_mapped, width // self._info.shard_tokens + 2)
-        while len(self._mapped) >= limit:
-            old, address, size = self._mapped.popleft()
-            self._bases[old] = 0
-            _gather.unmap(address, size)
+    def _shards_of(self, wanted: Wanted, row: int, width: int) -> Numbers:
+        """Shards of the rows from `row` on, in their order; only that row's if one has more than two."""
+        starts = wanted.numbers[row:] * wanted.step
+        lengths = width if wanted.lengths is None else wanted.lengths[row:]
+        firsts, lasts = starts // self._geometry.shard, (starts + lengths - 1) // self._geometry.shard
+        if (lasts - firsts).max() > 1:
+            return np.arange(firsts[0], lasts[0] + 1)
+        return np.stack([firsts, lasts], axis=1).reshape(-1)
+
+    def _map(self, shard: int, shards: Numbers, width: int) -> None:
+        """Map a shard, and as many of `shards` as there may be, which are read next."""
+        # One sample may span many small shards, which must all stay until it is copied: so of the oldest maps fewer are
+        # let go than are there for others.
+        least = width // self._geometry.shard + 2
+        limit = max(self._max_mapped, least)
+        if len(self._mapped) >= limit:
+            for old in _let_go(self._mapped, max(len(self._mapped) - limit + 1, (limit - least) // 16)):
+                self._bases[old] = 0
+        room = limit - len(self._mapped)
+        files = self._files
+        self._mapped.extend(_gather.map_shards(self._bases, files.known, shards, self._array, files.folder, room))
+        if not self._bases[shard]:
+            self._map_alone(shard)
+
+    def _map_alone(self, shard: int) -> None:
+        """Map a shard that is not simply as it should be, or say what is wrong with it."""
         descriptor, size = self._files.open_plain(shard)
         try:
             address = _gather.map_file(descriptor, size)
@@ -87,12 +147,16 @@ class ShardMap:
         self._bases[shard] = address
 
     def _bad(self, status: int, chunk: int) -> BadChunk:
-        place = f"inner chunk {chunk % self._info.chunks_per_shard}"
+        place = f"inner chunk {chunk % self._geometry.chunks_per_shard}"
         problem = f"{place} fails its crc32c" if status == _BAD_CRC else f"{place} cannot be read any more"
         return BadChunk(self._files.path_of_chunk(chunk), problem, chunk)
 
 
-def _let_go(mapped: deque[tuple[int, int, int]]) -> None:
-    while mapped:
-        _, address, size = mapped.popleft()
+def _let_go(mapped: deque[tuple[int, int, int]], count: int | None = None) -> list[int]:
+    """Undo the first `count` maps, or all; their shards."""
+    shards: list[int] = []
+    while mapped and (count is None or len(shards) < count):
+        shard, address, size = mapped.popleft()
+        shards.append(shard)
         _gather.unmap(address, size)
+    return shards

@@ -36,6 +36,8 @@ class ShardReads:
             for chunk, offset, to, count in wanted.by_chunk(out, self._geometry.length, self._geometry.chunk):
                 flat[to : to + count] = self._tokens(chunk, offset, count)
 
+    peek = fill
+
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Ask the system to read in the background what `fill` is soon called with, in ascending order."""
         geometry = self._geometry
