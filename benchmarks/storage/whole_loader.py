@@ -29,7 +29,7 @@ def measure(settings: Settings) -> bool:
     store, folder = our_store(settings, corpus), litdata_folder(settings, corpus)
     theirs = by_iterator(lambda: _litdata(folder))
     rows = []
-    for name, ahead, wanted in (("its thread reads one batch ahead", True, 10.0), ("without that thread", False, None)):
+    for name, ahead, wanted in (("its thread reads ahead", True, 10.0), ("without that thread", False, None)):
         works = by_iterator(lambda ahead=ahead: _ours(store, ahead)), theirs  # type: ignore[misc]
         for work in works:
             work(settings.seconds * 2)

@@ -23,7 +23,7 @@ except ImportError:  # nothing could be compiled; shards are read plainly
     _gather = None  # type: ignore[assignment]
 
 _DONE, _NOT_MAPPED, _BAD_CRC = range(3)  # as mapped.h tells; what is left is that a page cannot be read
-_ANNOUNCED = 64
+_LEAST_TOLD, _MOST_TOLD = 512, 8192
 _Array = tuple[int, int, int, int, bool]  # items, bytes of one, items of a chunk, chunks of a shard, whether to check
 _Function = Callable[..., tuple[int, int, int, int]]
 
@@ -46,7 +46,7 @@ class ShardMap:
         self._bases = np.zeros(geometry.num_shards, np.uint64)
         self._checked = np.zeros(-(-geometry.num_chunks // 8), np.uint8)
         self._mapped: deque[tuple[int, int, int]] = deque()  # shard, address, size
-        self._announced = _ANNOUNCED  # calls that are still to be announced
+        self._told = self._still_told = _LEAST_TOLD  # calls of will_need, as that says
         self._lock = threading.Lock()  # no shard is let go while another thread reads it
         self._closer = weakref.finalize(self, _let_go, self._mapped)
 
@@ -57,7 +57,9 @@ class ShardMap:
         the store or `out`.
         """
         if self._run(_gather.gather, wanted, out, self._array):
-            self._announced = _ANNOUNCED
+            if not self._still_told:
+                self._told = min(4 * self._told, _MOST_TOLD)
+            self._still_told = self._told
 
     def peek(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """As fill, without a look at the chunks' crc32c."""
@@ -66,11 +68,12 @@ class ShardMap:
     def will_need(self, wanted: Wanted, out: NDArray[Any]) -> None:
         """Ask the system to read in the background what `fill` is soon called with.
 
-        It costs half of what the batch does where all is in memory. So it is left out after 64 times in which no page
-        had to be waited for, and done again from the first time on that one had to.
+        It costs half of what the batch does where all is in memory. So it is left out after 512 times in which no page had
+        to be waited for, and done again from the first time on that one had to; each time that it was wrong to leave it
+        out, since what was told came in time, it is done for four times as long, up to 8,192 times.
         """
-        if self._announced:
-            self._announced -= 1
+        if self._still_told:
+            self._still_told -= 1
             self._run(_gather.announce, wanted, out, self._array)
 
     def bounds(self, values: Numbers, ceiling: int) -> Numbers:
@@ -79,6 +82,8 @@ class ShardMap:
         Raises FoundBad as `fill` does.
         """
         out, row = np.empty_like(values), 0
+        # One search looks at three chunks for each time that it halves where it looks, and at two shards at last.
+        least = 3 * self._geometry.num_shards.bit_length() + 6
         with self._lock:
             while True:
                 what = (self._bases, self._checked, values, out, ceiling, self._array, row)
@@ -87,7 +92,7 @@ class ShardMap:
                     return out
                 if status != _NOT_MAPPED:
                     raise self._bad(status, where)
-                self._map(where, np.array([where]), 1)
+                self._map(where, np.array([where]), least)
 
     def close(self) -> None:
         """Let all shards go."""
@@ -98,6 +103,7 @@ class ShardMap:
     def _run(self, function: _Function, wanted: Wanted, out: NDArray[Any], array: _Array) -> int:
         """Call gather or announce until it is through, mapping what it asks for; pages that had to be waited for."""
         sizes, row, faults = (wanted.step, out.shape[1], out.itemsize), 0, 0
+        least = out.shape[1] // self._geometry.shard + 2  # one sample may span many small shards
         what = (self._bases, self._checked, wanted.numbers, wanted.lengths, wanted.rows, out, sizes, array)
         with self._lock:
             while True:
@@ -107,7 +113,7 @@ class ShardMap:
                     return faults
                 if status != _NOT_MAPPED:
                     raise self._bad(status, where)
-                self._map(where, self._shards_of(wanted, row, out.shape[1]), out.shape[1])
+                self._map(where, self._shards_of(wanted, row, out.shape[1]), least)
 
     def _shards_of(self, wanted: Wanted, row: int, width: int) -> Numbers:
         """Shards of the rows from `row` on, in their order; only that row's if one has more than two."""
@@ -118,11 +124,9 @@ class ShardMap:
             return np.arange(firsts[0], lasts[0] + 1)
         return np.stack([firsts, lasts], axis=1).reshape(-1)
 
-    def _map(self, shard: int, shards: Numbers, width: int) -> None:
-        """Map a shard, and as many of `shards` as there may be, which are read next."""
-        # One sample may span many small shards, which must all stay until it is copied: so of the oldest maps fewer are
-        # let go than are there for others.
-        least = width // self._geometry.shard + 2
+    def _map(self, shard: int, shards: Numbers, least: int) -> None:
+        """Map a shard, and as many of `shards` as there may be, which are read next; one row needs up to `least`."""
+        # These must all stay until the row is done: so of the oldest maps fewer are let go than are there for others.
         limit = max(self._max_mapped, least)
         if len(self._mapped) >= limit:
             for old in _let_go(self._mapped, max(len(self._mapped) - limit + 1, (limit - least) // 16)):
