@@ -69,8 +69,8 @@ class ShardMap:
         """Ask the system to read in the background what `fill` is soon called with.
 
         It costs half of what the batch does where all is in memory. So it is left out after 512 times in which no page
-        had to be waited for, and done again from the first time on that one had to; each time that it was wrong to leave it
-        out, since what was told came in time, it is done for four times as long, up to 8,192 times.
+        had to be waited for, and done again from the first time on that one had to. Each time that it was wrong to leave
+        it out, since what was told came in time, it is done for four times as long, up to 8,192 times.
         """
         if self._still_told:
             self._still_told -= 1
