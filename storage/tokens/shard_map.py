@@ -69,8 +69,8 @@ class ShardMap:
         """Ask the system to read in the background what `fill` is soon called with.
 
         It costs half of what the batch does where all is in memory. So it is left out after 512 times in which no page
-        had to be waited for, and done again from the first time on that one had to. Each time that it was wrong to leave
-        it out, since what was told came in time, it is done for four times as long, up to 8,192 times.
+        had to be waited for, and done again from the first time on that one had to. Each time that it was wrong to
+        leave it out, since what was told came in time, it is done for four times as long, up to 8,192 times.
         """
         if self._still_told:
             self._still_told -= 1
@@ -92,7 +92,7 @@ class ShardMap:
                     return out
                 if status != _NOT_MAPPED:
                     raise self._bad(status, where)
-                self._map(where, np.array([where]), least)
+                self._map(where, np.empty(0, np.int64), least)
 
     def close(self) -> None:
         """Let all shards go."""
@@ -103,7 +103,8 @@ class ShardMap:
     def _run(self, function: _Function, wanted: Wanted, out: NDArray[Any], array: _Array) -> int:
         """Call gather or announce until it is through, mapping what it asks for; pages that had to be waited for."""
         sizes, row, faults = (wanted.step, out.shape[1], out.itemsize), 0, 0
-        least = out.shape[1] // self._geometry.shard + 2  # one sample may span many small shards
+        longest = out.shape[1] if wanted.lengths is None else int(wanted.lengths.max(initial=0))
+        least = longest // self._geometry.shard + 2  # one sample may span many small shards
         what = (self._bases, self._checked, wanted.numbers, wanted.lengths, wanted.rows, out, sizes, array)
         with self._lock:
             while True:
@@ -131,8 +132,8 @@ class ShardMap:
         if len(self._mapped) >= limit:
             for old in _let_go(self._mapped, max(len(self._mapped) - limit + 1, (limit - least) // 16)):
                 self._bases[old] = 0
-        room = limit - len(self._mapped)
-        files = self._files
+        room, files = limit - len(self._mapped), self._files
+        shards = np.append(shard, shards)  # the room may be for one only
         self._mapped.extend(_gather.map_shards(self._bases, files.known, shards, self._array, files.folder, room))
         if not self._bases[shard]:
             self._map_alone(shard)

@@ -105,10 +105,10 @@ def test_a_damaged_chunk_of_the_index_is_named(tmp_path: Path, indexed: Indexed,
     data[0] ^= 1
     shard.write_bytes(data)
     with pytest.raises(FoundBad, match=r"documents/c/0: inner chunk 0 fails its crc32c"):
-        DocumentIndex(tmp_path, info, max_mapped).document_at(0)
+        DocumentIndex(tmp_path, info, max_mapped).within(0, 1)
     shard.unlink()
     with pytest.raises(FoundBad, match=r"documents/c/0: missing"):
-        DocumentIndex(tmp_path, info, max_mapped).document_at(0)
+        DocumentIndex(tmp_path, info, max_mapped).within(0, 1)
 
 
 def test_more_shards_than_may_be_mapped_however_many_a_sample_spans(
