@@ -51,7 +51,7 @@ def indexed(tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch)
         generation=1,
         size_bytes=0,
         inventory_bytes=0,
-        inventory_sha256="0" * 64,
+        inventory_digest="0" * 64,
     )
     return starts[:-1], info
 
