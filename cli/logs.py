@@ -27,7 +27,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Print or follow the log."""
     from ..config.rundir import find_run
-    from ..launchers.follow import follow_log, read_log
+    from ..launchers.follow import follow_log
+    from ..launchers.logs import read_log
     from ..launchers.status import read_status
 
     found = find_run(arguments.run_name)

@@ -9,10 +9,11 @@ from .checkpoint import CheckpointConfig
 from .cluster import ClusterConfig
 from .data import DataConfig
 from .parallelism import ParallelismConfig
+from .restarts import RestartsConfig
 from .tracking import TrackingConfig
 from .train import TrainConfig
 
-SECTIONS = ("data", "parallelism", "train", "checkpoint", "tracking", "cluster")
+SECTIONS = ("data", "parallelism", "train", "checkpoint", "tracking", "restarts", "cluster")
 
 
 class RunConfig(Section):
@@ -36,5 +37,7 @@ class RunConfig(Section):
     """When to save and what to keep."""
     tracking: TrackingConfig = TrackingConfig()
     """What is recorded."""
+    restarts: RestartsConfig = RestartsConfig()
+    """How often a job on Slurm goes on by itself."""
     cluster: ClusterConfig = ClusterConfig()
     """Where the ranks run."""

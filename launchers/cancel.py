@@ -9,7 +9,7 @@ from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .processes import end_group, is_alive, wait_until
 from .slurm import Slurm
-from .status import RunStatus, read_status
+from .status import RunStatus, events_of, read_status
 
 PATIENCE_S = 90.0
 """Slurm ends a job's processes within KillWait (30 s unless the site changed it) and then cleans up."""
@@ -25,7 +25,7 @@ def cancel_run(run: RunDir) -> RunStatus:
         raise UserError(str(run.path), f"its state is unknown: {before.why}", "try again where and when it can be seen")
     if before.state not in ("queued", "running"):
         return before
-    events = [event for event in read_ledger(run) if event.attempt == before.attempt]
+    events = events_of(read_ledger(run), before.attempt)
     submit = next(event.fields for event in events if event.event == "submit")
     writer = f"cancel-{socket.gethostname()}-{os.getpid()}"  # two people may cancel at once: a file for each
     LedgerWriter(run, before.attempt, writer).write("cancel", user=os.geteuid())

@@ -75,7 +75,7 @@ class DetachedLocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
             "logs": str(facts.logs),
             "tasks": facts.cluster.ranks_per_node,
             "imports": facts.imports,
-            "on_end": [*shlex.split(facts.python), "-m", *facts.on_end] if facts.on_end else [],
+            "on_end": _end_command(facts),
             "time_limit": facts.cluster.time_limit,
         }
         python = [*shlex.split(facts.python), "-u"]
@@ -104,6 +104,13 @@ class DetachedLocalExecutor(submitit.LocalExecutor):  # type: ignore[misc]
         values |= {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_NODEID": "0", "SUBMITIT_LOCAL_JOB_NUM_NODES": "1"}
         values["SUBMITIT_LOCAL_NTASKS"] = str(facts.cluster.ranks_per_node)
         return values
+
+
+def _end_command(facts: ScriptFacts) -> list[str]:
+    if facts.run is None:
+        return []
+    supervisor = [*shlex.split(facts.python), "-m", "trainwright.launchers.supervisor"]
+    return [*supervisor, "end", facts.run.folder, str(facts.run.attempt)]
 
 
 def _devices(count: int) -> str:

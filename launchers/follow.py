@@ -45,14 +45,6 @@ def progress_line(now: RunStatus, seconds_per_step: float | None = None) -> str:
     return "  ".join(parts)
 
 
-def read_log(path: Path) -> str:
-    """A log as text; empty if there is none yet."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
 def follow_log(path: Path, is_over: Callable[[], bool], every_s: float = 0.3) -> Iterator[str]:
     """Pieces of a log as it grows, from its beginning, until `is_over` and nothing more comes.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.cluster import ClusterConfig
 from ..config.errors import UserError
 from .processes import start_time
-from .script import ScriptFacts, render
+from .script import ScriptFacts, SupervisedRun, render
 from .task import TaskEnded, take_signals_back
 
 if TYPE_CHECKING:
@@ -39,13 +39,12 @@ class TaskSpec:
     """Submitit's folder: script, pickles, results. Made if missing."""
     logs: Path
     """Folder of batch.log and 00000.log, 00001.log, ... Made if missing."""
-    template: str = "train.sbatch"
+    template: str = "tasks.sbatch"
     """File in sbatch_templates."""
     code: Path | None = None
     """Folder put first on the import path, or None for the installed code."""
-    on_end: tuple[str, ...] = ()
-    """Python module and arguments run after the last rank: `python -m *on_end CODE --signal NAME --message TEXT`; its
-    exit code becomes the job's. serve.sbatch has none."""
+    run: SupervisedRun | None = None
+    """The run that this is an attempt of: the supervisor records its end and starts it again. Only for train.sbatch."""
     environment: tuple[str, ...] = ()
     """Names of variables that pass from this shell beside the allow-list and cluster.environment."""
     imports: tuple[str, ...] = ()
@@ -119,7 +118,7 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         command=f"{python} -u -m trainwright.launchers.worker {shlex.quote(str(spec.folder))}",
         python=python,
         code=spec.code,
-        on_end=spec.on_end,
+        run=spec.run,
         environment=spec.environment,
         imports=spec.imports,
         array=spec.array,

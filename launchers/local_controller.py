@@ -21,7 +21,9 @@ from typing import Any
 from .forked_rank import ForkedRank, import_once
 
 GRACE_S = 5.0
-"""Seconds from SIGTERM to SIGKILL for ranks that are left when one has failed."""
+"""Seconds from SIGTERM, at which ranks save, to SIGKILL."""
+_GRACE_AFTER_FAILURE_S = 0.5
+"""The same for ranks that are left when one has failed: they wait for it, and never get to saving."""
 
 
 def main(order: Mapping[str, Any]) -> int:
@@ -94,7 +96,8 @@ class Controller:
                 print(f"controller: error: {socket.gethostname()}: task {rank}: {how}", flush=True)
 
     def _end_rest(self) -> None:
-        for number, patience_s in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        grace_s = _GRACE_AFTER_FAILURE_S if self._first_failure and not self.caught else GRACE_S
+        for number, patience_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, GRACE_S)):
             for process in self._ranks:
                 if process.poll() is None:
                     process.send_signal(number)

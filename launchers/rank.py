@@ -10,13 +10,16 @@ from pathlib import Path
 from ..config.errors import UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
-from ..tracking.ledger import LedgerWriter
+from ..tracking.ledger import LedgerWriter, read_ledger
+from .ends import CRASHED, DO_NOT_RESTART, SAVED
 from .processes import start_time
 from .rendezvous import Place, join, place_from
+from .stop_signals import StopSignals
 from .task import TaskEnded, take_signals_back
 
 TRAINER = "trainwright.parallelism.trainer"
-FINISHED, CRASHED, DO_NOT_RESTART = 0, 1, 93
+ATTEMPT = "TRAINWRIGHT_ATTEMPT"
+"""Variable with the number of the attempt, where Slurm has started the job again since it was submitted."""
 
 
 def run_attempt(run_dir: str, attempt: int) -> int:
@@ -25,10 +28,12 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     The rank's verdict is in the ledger either way, and its log (this process's stdout and stderr) has the traceback.
     """
     take_signals_back()
+    signals = StopSignals()
+    attempt = int(os.environ.get(ATTEMPT) or attempt)
     run, place = RunDir(Path(run_dir)), place_from(os.environ)
     ledger = LedgerWriter(run, attempt, f"rank-{place.rank:05d}")
     ledger.write("start", **_who(place))
-    code, message = _train(run, attempt, place)
+    code, message = _train(run, attempt, place, signals)
     ledger.write("verdict", rank=place.rank, code=code, message=message)
     ledger.write("exit", rank=place.rank, code=code)
     if code:
@@ -36,19 +41,26 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     return code
 
 
-def _train(run: RunDir, attempt: int, place: Place) -> tuple[int, str]:
+def _train(run: RunDir, attempt: int, place: Place, signals: StopSignals) -> tuple[int, str]:
     """Exit code and, if it is not 0, one line that says why."""
     try:
         config = load_frozen(run.attempt_yaml(attempt))
         join(place, run.rendezvous(attempt), config.cluster)
-        code = importlib.import_module(TRAINER).run_rank(run.path, attempt)
+        trainer = importlib.import_module(TRAINER)
+        code = trainer.run_rank(run.path, attempt, asked=lambda: signals.caught, ends_at=_ends_at(run, attempt))
     except UserError as error:
         print(f"trainwright: {error}", file=sys.stderr)
         return DO_NOT_RESTART, str(error)
     except Exception as error:
         traceback.print_exc()
         return CRASHED, " ".join(f"{type(error).__name__}: {error}".split())[:500]
-    return int(code), ""
+    return int(code), "saved, to go on later" if code == SAVED else ""
+
+
+def _ends_at(run: RunDir, attempt: int) -> float | None:
+    """When the job's time limit ends it, seconds since the epoch; None if it has none."""
+    nodes = [event.fields for event in read_ledger(run) if event.attempt == attempt and event.event == "nodes"]
+    return nodes[-1]["ends_at"] if nodes else None
 
 
 def _who(place: Place) -> dict[str, object]:

@@ -12,6 +12,23 @@ from .environment import passed_names
 
 
 @dataclass(frozen=True, kw_only=True)
+class SupervisedRun:
+    """A run whose job the supervisor starts again when it ended early."""
+
+    folder: str
+    """Its run directory."""
+    attempt: int
+    """Number of the attempt that is submitted."""
+    lead_s: int
+    """Seconds before the time limit at which Slurm warns the batch script."""
+
+    @property
+    def patience_s(self) -> int:
+        """Seconds that the ranks have after that warning, before they are killed so that the job can be requeued."""
+        return max(self.lead_s - 20, self.lead_s // 2)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScriptFacts:
     """What a template shows."""
 
@@ -30,8 +47,8 @@ class ScriptFacts:
     """Interpreter, quoted for the shell."""
     code: Path | None
     """Folder put on PYTHONPATH."""
-    on_end: tuple[str, ...]
-    """Python module and arguments that are told srun's exit code; none if empty."""
+    run: SupervisedRun | None
+    """The run whose attempt this is; None for other tasks."""
     environment: tuple[str, ...]
     """Names of more variables that pass from the submitting shell."""
     imports: tuple[str, ...] = ()
@@ -57,7 +74,6 @@ def render(template: str, facts: ScriptFacts) -> str:
         job=facts,
         cluster=facts.cluster,
         export=",".join(passed_names(facts.cluster, facts.environment)),
-        on_end=shlex.join(facts.on_end),
     )
     return text.rstrip("\n") + "\n"
 

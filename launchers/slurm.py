@@ -1,4 +1,4 @@
-"""The one seam to Slurm's commands: sbatch, squeue, sacct, scancel. Nobody else calls them."""
+"""The one seam to Slurm's commands; here sbatch, squeue, sacct and scancel, elsewhere others through `Slurm.ask`."""
 
 import os
 import re
@@ -13,6 +13,8 @@ from ..config.errors import UserError
 from .environment import slurm_values
 
 TIMEOUT_S = 60.0  # a controller under load answers late; one that is gone says so itself sooner
+
+_SILENT = re.compile(r"Unable to contact slurm controller|Connection refused|Connection timed out|Socket timed out")
 
 
 class SlurmUnreachable(RuntimeError):
@@ -101,6 +103,14 @@ class Slurm:
         done = self._run(["scancel", job_id], self._environment)
         if done.returncode and "Invalid job id" not in done.stderr and "already completing" not in done.stderr:
             raise UserError(f"job {job_id}", f"scancel refused ({done.stderr.strip()})", "cancel as the job's owner")
+
+    def ask(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
+        """Run another of Slurm's commands. Raises SlurmUnreachable if it is missing or the controller is silent."""
+        self._must_exist(command[0])
+        done = self._run(command, self._environment)
+        if done.returncode and _SILENT.search(done.stderr):
+            raise SlurmUnreachable(" ".join(done.stderr.split()))
+        return done
 
     def _accounted(self, job_ids: list[str]) -> dict[str, JobInfo]:
         """From sacct, where there is one and the cluster keeps accounts."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import Event, read_ledger
+from .attempts import submission_of
 from .processes import is_alive
 from .slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts
 
@@ -70,7 +71,7 @@ def read_status(run: RunDir) -> RunStatus:
     """Look at ledger, metrics, Slurm (one squeue) or processes, and judge."""
     config = load_frozen(run.run_yaml)
     attempt = (run.attempts() or [0])[-1]
-    events = [event for event in read_ledger(run) if event.attempt == attempt]
+    events = events_of(read_ledger(run), attempt)
     submit = next((event.fields for event in events if event.event == "submit"), {})
     probe = _probe(submit, events, Slurm(config.cluster))
     judged = judge(events, probe)
@@ -93,6 +94,16 @@ def read_status(run: RunDir) -> RunStatus:
     )
 
 
+def events_of(events: Sequence[Event], attempt: int) -> list[Event]:
+    """Events of one attempt, with the submission that it belongs to and what was asked of that since."""
+    first, _ = submission_of(events, attempt)
+    return [
+        event
+        for event in events
+        if event.attempt == attempt or (first <= event.attempt < attempt and event.event in ("submit", "cancel"))
+    ]
+
+
 def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     """The state of one attempt, from its events and what was found outside.
 
@@ -101,6 +112,8 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     submit = next((event.fields for event in events if event.event == "submit"), None)
     cancelled = any(event.event == "cancel" for event in events)
     end = next((event.fields for event in events if event.event == "exit" and event.writer == "supervisor"), None)
+    if end is not None and end.get("requeued") and not cancelled:
+        return _requeued(str(end.get("why", "")), probe)
     if end is not None:
         if end["code"] == 0:
             return Judgement(state="finished", code=0)
@@ -150,6 +163,18 @@ def _failure(events: Sequence[Event], end: dict[str, object]) -> Judgement:
     if rank is not None:
         return Judgement(state="failed", why=f"rank {rank}: {how}, without a word of its own", rank=rank, code=code)
     return _loudest(events, code) or Judgement(state="failed", why=f"ended with exit code {code}", code=code)
+
+
+def _requeued(why: str, probe: Probe) -> Judgement:
+    """The attempt is over and its job was put back into the queue; the next has not begun."""
+    if probe.job is None:
+        return Judgement(state="unknown", why=probe.silence or f"{why}, but Slurm no longer knows the job")
+    if probe.job.state in _QUEUED | _RUNNING:
+        reason = f" (Slurm says {probe.job.reason})" if probe.job.reason else ""
+        return Judgement(state="queued", why=why + reason)
+    if probe.job.state in _CANCELLED:
+        return Judgement(state="cancelled", why=_who_cancelled(False))
+    return Judgement(state="failed", why=f"{why}, but Slurm says {probe.job.state} {probe.job.reason}".strip())
 
 
 def _loudest(events: Sequence[Event], code: int | None) -> Judgement | None:

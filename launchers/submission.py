@@ -21,8 +21,10 @@ from ..storage.tokens.tokenizer import take_tokenizer
 from ..tracking.ledger import LedgerWriter
 from .data_checks import check_data, check_stages
 from .job import SubmittedTask, TaskSpec, submit_task
+from .lead import signal_lead
 from .processes import end_group
 from .rank import run_attempt
+from .script import SupervisedRun
 from .slurm import Slurm
 from .snapshot import take_snapshot
 
@@ -132,7 +134,7 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
         logs=run_dir.attempt_logs(attempt),
         template="train.sbatch",
         code=run_dir.code,
-        on_end=("trainwright.launchers.supervisor", str(run_dir.path), str(attempt)),
+        run=SupervisedRun(folder=str(run_dir.path), attempt=attempt, lead_s=signal_lead(run_dir, run)),
         imports=() if run.cluster.gpus_per_node else ("trainwright.parallelism.imports",),  # CUDA survives no fork
     )
 

@@ -1,103 +1,168 @@
-"""What the end of a run's job means.
+"""What the start and the end of a run's job mean. The batch script asks; on this machine, the controller does.
 
-    python -m trainwright.launchers.supervisor RUN_DIR ATTEMPT CODE [--signal NAME] [--message TEXT]
+    python -m trainwright.launchers.supervisor begin RUN_DIR FIRST
+    python -m trainwright.launchers.supervisor end RUN_DIR ATTEMPT CODE [--signal NAME] [--message TEXT]
 
-The batch script (on this machine: the controller) asks when its ranks are gone. It records the end in the ledger and
-exits with the code that the end means: the verdict of the rank that failed first, else CODE.
+`begin` prints the number of the attempt that starts (FIRST is the one that was submitted), or ends with 1 if the job
+shall not start again. `end` records why the attempt ended, requeues the job if the run goes on, and exits with the code
+that the end means: the verdict of the rank that failed first, else CODE.
 """
 
 import argparse
-import re
+import os
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
-
-# srun: error: node1: tasks 1,3: Killed      controller: error: laptop: task 0: Exited with exit code 93
-_TASK_ENDED = re.compile(r"^(?:srun|controller): error: (\S+): tasks? ([\d,-]+): (.+)$", re.MULTILINE)
-# slurmstepd-node1: error: *** JOB 3 ON node1 CANCELLED AT 2026-11-24T06:01:57 DUE TO TIME LIMIT ***
-_SLURM_ENDED = re.compile(r"error: \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT \S+(?: DUE TO ([A-Z ]+?))? \*\*\*")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """The rank that failed first, where, and how in srun's words."""
-
-    rank: int
-    host: str
-    how: str
+from .attempts import claim, past_of, submission_of, verdicts
+from .decision import Decision, decide
+from .ends import EndFacts, cause_of, code_of, failed_nodes, first_failure, slurm_reason
+from .healing import exclude, exclusions, requeue
+from .logs import read_log
+from .reconcile import reconcile
+from .scontrol import ControlRefused, JobControl, JobDetails
+from .slurm import Slurm, SlurmUnreachable
 
 
 def main(argv: Sequence[str]) -> int:
-    """Record the end of one attempt; its exit code."""
+    """Answer the batch script; the exit code."""
     parser = argparse.ArgumentParser(prog="supervisor")
-    parser.add_argument("run_dir", type=Path)
-    parser.add_argument("attempt", type=int)
-    parser.add_argument("code", type=int)
-    parser.add_argument("--signal", default="")
-    parser.add_argument("--message", default="")
+    commands = parser.add_subparsers(dest="command", required=True)
+    starts = commands.add_parser("begin")
+    starts.add_argument("run_dir", type=Path)
+    starts.add_argument("first", type=int)
+    ends = commands.add_parser("end")
+    ends.add_argument("run_dir", type=Path)
+    ends.add_argument("attempt", type=int)
+    ends.add_argument("code", type=int)
+    ends.add_argument("--signal", default="")
+    ends.add_argument("--message", default="")
     given = parser.parse_args(argv)
-    run, attempt = RunDir(given.run_dir), given.attempt
-    said = _read(run.batch_log(attempt))
-    failure = first_failure(said)
-    if failure and given.signal and failure.how == "Terminated":
-        failure = None  # the signal that the batch script passed on; no rank failed by itself
-    events = [event for event in read_ledger(run) if event.attempt == attempt]
-    code = meaning(given.code, verdicts(events), failure)
+    run = RunDir(given.run_dir)
+    if given.command == "begin":
+        return begin(run, given.first)
+    return end(run, given.attempt, given.code, given.signal, given.message)
+
+
+def begin(run: RunDir, first: int) -> int:
+    """Claim the attempt, find out about the one before it, and say whether the job may start."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    attempt = claim(run, first, restarts)
     ledger = LedgerWriter(run, attempt, "supervisor")
-    if given.signal:
-        ledger.write("signal", name=given.signal)
+    control = _control(run)
+    details = _details(control)
+    ledger.write(
+        "nodes",
+        job_id=os.environ.get("SLURM_JOB_ID"),
+        nodes=os.environ.get("SLURM_JOB_NODELIST"),
+        restarts=restarts,
+        ends_at=details.ends_at if details else None,
+    )
+    if restarts:
+        reconcile(run, first, attempt)
+        past = past_of(read_ledger(run), first)
+        decision = decide(past, load_frozen(run.attempt_yaml(attempt)).restarts) if past else None
+        if decision and not decision.restart:
+            _refuse(ledger, decision)
+            return 1
+    print(attempt)
+    return 0
+
+
+def _refuse(ledger: LedgerWriter, decision: Decision) -> None:
+    """Slurm started the job again by itself, but its budget is used, or somebody has cancelled the run."""
+    print(f"trainwright: not started again: {decision.why}", file=sys.stderr)
+    ledger.write("exit", code=1, step_code=1, signal="", message=f"not started again: {decision.why}", failure=None)
+
+
+def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) -> int:
+    """Record the end of one attempt and do what follows from it; its exit code."""
+    all_events = read_ledger(run)
+    first, _ = submission_of(all_events, attempt)
+    if any(event.event == "cause" and event.attempt == attempt for event in all_events):
+        attempt = claim(run, first, 1)  # started again, and ended before it could ask for its number
+    config = load_frozen(run.attempt_yaml(attempt))
+    events = [event for event in all_events if event.attempt == attempt]
+    control = _control(run)
+    said = read_log(run.batch_log(attempt))
+    facts = EndFacts(
+        step_code=step_code,
+        verdicts=verdicts(events),
+        world_size=config.cluster.world_size,
+        batch_log=said,
+        signal=signal,
+        message=message,
+        job=_details(control),
+        cancelled=any(event.event == "cancel" and event.attempt >= first for event in all_events),
+        now=time.time(),
+        at_limit=any(event.event == "stopping" and event.fields["why"] == "time limit" for event in events),
+    )
+    failure = first_failure(said)
+    if failure and signal and failure.how == "Terminated":
+        failure = None  # the signal that the batch script passed on; no rank failed by itself
+    code, cause = code_of(facts, failure), cause_of(facts)
+    ledger = LedgerWriter(run, attempt, "supervisor")
+    if signal:
+        ledger.write("signal", name=signal)
+    ledger.write("cause", cause=cause)
+    decision = decide(past_of(read_ledger(run), first), config.restarts)
+    goes_on = decision.restart and control is not None
+    if goes_on and decision.elsewhere:
+        bad = _bad_hosts(events, said)
+        exclude(ledger, bad, cause, config.restarts.exclude_hours)
     ledger.write(
         "exit",
         code=code,
-        step_code=given.code,
-        signal=given.signal,
-        message=given.message,
+        step_code=step_code,
+        signal=signal,
+        message=message,
         failure=vars(failure) if failure else None,
         slurm=slurm_reason(said),
+        why=decision.why if control else "",
+        requeued=goes_on,
     )
+    if goes_on and control:
+        _go_on(run, control, ledger, decision)
     return code
 
 
-def verdicts(events: Sequence[Event]) -> dict[int, int]:
-    """Verdict code of each rank that gave one."""
-    return {event.fields["rank"]: event.fields["code"] for event in events if event.event == "verdict"}
-
-
-def meaning(step_code: int, given: dict[int, int], failure: Failure | None) -> int:
-    """Exit code of the job: a verdict counts before the step's code, which is only the largest of the ranks'."""
-    if failure and given.get(failure.rank):
-        return given[failure.rank]
-    bad = [code for code in given.values() if code]
-    if step_code == 0:
-        return max(bad, default=0)
-    return step_code
-
-
-def first_failure(batch_log: str) -> Failure | None:
-    """The first rank that srun or the controller said had failed, by what they wrote in the batch log."""
-    ends = _TASK_ENDED.findall(batch_log)
-    if not ends:
-        return None
-    # Ranks that were ended because another failed are "Terminated"; the cause comes before them, or is the only kind.
-    host, ranks, how = next((end for end in ends if end[2] != "Terminated"), ends[0])
-    return Failure(rank=int(re.split("[,-]", ranks)[0]), host=host, how=how.strip())
-
-
-def slurm_reason(batch_log: str) -> str | None:
-    """Why Slurm ended the job, by the batch log: `cancelled`, `time limit`, `preemption`, ...; None if it did not."""
-    ended = _SLURM_ENDED.search(batch_log)
-    return None if ended is None else (ended.group(1) or "cancelled").lower()
-
-
-def _read(path: Path) -> str:
+def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Decision) -> None:
+    """Requeue. The end is recorded by now: a requeue ends this process too, as soon as Slurm loses patience."""
+    config = load_frozen(run.run_yaml).cluster
+    hosts = [*(config.exclude or "").split(","), *(entry.host for entry in exclusions(run))]
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
+        trouble = requeue(control, [host for host in hosts if host])
+    except (ControlRefused, SlurmUnreachable) as error:
+        trouble = str(error)
+    ledger.write("requeue", why=decision.why, trouble=trouble)
+    print(f"trainwright: {decision.why}{f' ({trouble})' if trouble else ''}", file=sys.stderr)
+
+
+def _bad_hosts(events: Sequence[Event], batch_log: str) -> list[str]:
+    """Nodes that srun said had failed, and those of ranks that said so themselves."""
+    hosts = {event.fields["rank"]: event.fields["host"] for event in events if event.event == "start"}
+    unwell = [hosts[rank] for rank, code in verdicts(events).items() if code == 86 and rank in hosts]
+    return list(dict.fromkeys([*failed_nodes(batch_log), *unwell]))
+
+
+def _control(run: RunDir) -> JobControl | None:
+    """scontrol for this job; None on this machine."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or not job_id:
+        return None
+    return JobControl(Slurm(load_frozen(run.run_yaml).cluster), job_id)
+
+
+def _details(control: JobControl | None) -> JobDetails | None:
+    try:
+        return control.details() if control else None
+    except (ControlRefused, SlurmUnreachable) as error:
+        print(f"trainwright: Slurm does not say what it knows of this job: {error}", file=sys.stderr)
+        return None
 
 
 if __name__ == "__main__":

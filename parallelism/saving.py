@@ -20,7 +20,7 @@ from ..storage.loading.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .compat import versions
 from .engine import Engine
-from .ranks import Rank, all_agree
+from .ranks import Rank, all_agree, from_rank_zero
 
 SLOTS = ("weight", "exp_avg", "exp_avg_sq")
 
@@ -47,17 +47,20 @@ class Saver:
     data: TrainingData
     me: Rank
     ledger: LedgerWriter
+    attempt: int
     wandb_id: str | None
 
     def save(self, engine: Engine, progress: Progress) -> None:
         """Write, agree, commit, remove old ones. UserError on every rank if a rank's disk refuses."""
         folder = self.run_dir.checkpoint(progress.step)
+        self._refuse_if_superseded()
         self.ledger.write("save", step=progress.step)
         error = self._attempt(lambda: prepare_folder(folder)) if self.me.rank == 0 else None
         self._all_or_nothing(error, folder)
         self._all_or_nothing(
             self._attempt(lambda: write_rank_files(folder, self.me.rank, engine.owned_state())), folder
         )
+        self._refuse_if_superseded()
         error = None
         if self.me.rank == 0:
             error = self._attempt(lambda: write_manifest(folder, self._manifest(folder, progress)))
@@ -66,6 +69,16 @@ class Saver:
             self.ledger.write("commit", step=progress.step, tokens=progress.tokens)
             remove_old(self.run_dir, self.run.checkpoint.keep)
         dist.barrier()
+
+    def _refuse_if_superseded(self) -> None:
+        """Ranks that Slurm has given up, on nodes that it cannot reach, must not write beside their successors."""
+        newest = from_rank_zero(self.run_dir.attempts()[-1] if self.me.rank == 0 else 0)
+        if newest > self.attempt:
+            raise UserError(
+                str(self.run_dir.path),
+                f"attempt {newest} has begun, and this is {self.attempt}",
+                "nothing is to be done",
+            )
 
     def _attempt(self, write: Any) -> OSError | None:
         try:

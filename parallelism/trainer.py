@@ -2,7 +2,7 @@
 
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -32,13 +32,17 @@ from .resume import find_start, first_weights
 from .saving import Progress, Saver
 from .schedule import learning_rate
 from .staging import damage_in_copy, stage
+from .stopping import StopAgreement
 
-FINISHED = 0
+FINISHED, SAVED = 0, 85
 _MOST_SKIPPED = 10  # updates in a row that may be skipped for a gradient that is not finite
 
 
-def run_rank(run_dir: Path, attempt: int) -> int:
-    """Train as one rank of a run until its last step; returns the verdict code (0: finished).
+def run_rank(run_dir: Path, attempt: int, asked: Callable[[], str] = str, ends_at: float | None = None) -> int:
+    """Train as one rank of a run until its last step; returns the verdict code (0: finished, 85: saved, not finished).
+
+    `asked` names a signal that has asked this process to stop, or is empty; `ends_at` is when the time limit ends the
+    job, in seconds since the epoch. Either way all ranks save after the same step and leave.
 
     Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Raises UserError for what the user can mend.
     """
@@ -53,10 +57,11 @@ def run_rank(run_dir: Path, attempt: int) -> int:
     try:
         if run.data.stage_to is not None:
             data = _open(stage(run.data), model)
-        _Training(run, place, attempt, me, model, layout, data).run()
+        training = _Training(run, place, attempt, me, model, layout, data)
+        finished = training.run(StopAgreement(me, training.ledger, asked, ends_at))
     finally:
         dist.destroy_process_group()
-    return FINISHED
+    return FINISHED if finished else SAVED
 
 
 def _open(config: DataConfig, model: ModelShape) -> TrainingData:
@@ -84,7 +89,7 @@ class _Training:
         self._model, self._data = model, data
         self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
-        self._ledger = LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}")
+        self.ledger = LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}")
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
         self._saver = Saver(
             run=run,
@@ -93,32 +98,37 @@ class _Training:
             layout=layout,
             data=data,
             me=me,
-            ledger=self._ledger,
+            ledger=self.ledger,
+            attempt=attempt,
             wandb_id=wandb_id,
         )
 
-    def run(self) -> None:
-        """Load, train, save."""
+    def run(self, stop: StopAgreement) -> bool:
+        """Load, train, save; whether the last step was reached. If not, all ranks agreed to stop, and have saved."""
         replace_recorded(self._run, self._run_dir, self._data, self._me.rank)
         start = find_start(self._run, self._run_dir, self._model, self._data, self._me)
         progress = self._load(start)
-        saved = start is not None and start.folder == self._run_dir.checkpoint(progress.step)
-        every = self._run.checkpoint.every_steps
+        unsaved = start is None or start.folder != self._run_dir.checkpoint(progress.step)
+        begun, every = progress.step, self._run.checkpoint.every_steps
         skipped = 0
         with closing(self._batches), self._recorder() as recorder:
-            while progress.step < self._run.train.steps:
+            while progress.step < self._run.train.steps and not stop.agreed(progress.step):
                 began = time.perf_counter()
                 rate = learning_rate(self._run.train, progress.step + 1)
                 result = self._engine.train_step(self._read(progress.position), rate)
                 progress = self._advance(progress, result)
+                seconds = time.perf_counter() - began
+                stop.step_took(seconds)
                 if recorder:
-                    recorder.step(_record(progress.step, result, rate, time.perf_counter() - began))
+                    recorder.step(_record(progress.step, result, rate, seconds))
                 skipped = self._count_skipped(skipped, result, progress.step)
-                saved = every is not None and progress.step % every == 0
-                if saved:
-                    self._save(progress, recorder)
-            if not saved:
-                self._save(progress, recorder)
+                unsaved = every is None or progress.step % every != 0
+                if not unsaved:
+                    self._save(progress, recorder, stop)
+            finished = progress.step >= self._run.train.steps
+            if unsaved and (finished or progress.step > begun):
+                self._save(progress, recorder, stop)
+        return finished
 
     def _read(self, position: int) -> Samples:
         try:
@@ -126,10 +136,12 @@ class _Training:
         except BadSource as error:
             if self._run.data.stage_to is not None:
                 raise damage_in_copy(Path(str(self._data.place_of(error.source))), error) from None
-            raise record(self._ledger, self._run, position, error) from None
+            raise record(self.ledger, self._run, position, error) from None
 
-    def _save(self, progress: Progress, recorder: Recorder | None) -> None:
+    def _save(self, progress: Progress, recorder: Recorder | None, stop: StopAgreement) -> None:
+        began = time.perf_counter()
         self._saver.save(self._engine, progress)
+        stop.save_took(time.perf_counter() - began)
         if recorder:
             folder = self._run_dir.checkpoint(progress.step)
             recorder.checkpoint(progress.step, folder, manifest_digest(folder))

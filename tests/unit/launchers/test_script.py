@@ -12,6 +12,7 @@ import pytest
 from trainwright.config.cluster import ClusterConfig
 from trainwright.launchers.job import TaskSpec, render_script, run_module
 from trainwright.launchers.rank import run_attempt
+from trainwright.launchers.script import SupervisedRun
 
 _GOLDEN = Path(__file__).parents[2] / "golden"
 _RUN = Path("/shared/runs/tiny")
@@ -56,7 +57,8 @@ def _training(cluster: ClusterConfig, run: Path) -> TaskSpec:
         folder=run / "jobs",
         logs=run / "logs" / "0001",
         code=run / "snapshot" / "code",
-        on_end=("trainwright.launchers.supervisor", str(run), "1"),
+        template="train.sbatch",
+        run=SupervisedRun(folder=str(run), attempt=1, lead_s=180),
     )
 
 

@@ -1,0 +1,64 @@
+"""Putting a job back into the queue from its own batch script, away from nodes that were found bad.
+
+A requeued job is held back for two minutes by Slurm (it sets a later start time when the script has ended), unless its
+start time lies in the future by then. So it is set a few seconds ahead, which the job's owner may do.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..config.rundir import RunDir
+from ..tracking.ledger import LedgerWriter, read_ledger
+from .scontrol import ControlRefused, JobControl, host_list
+
+_START_IN_S = 5
+"""Seconds for the batch script to end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """A node that is kept from a run, why, and until when (seconds since the epoch)."""
+
+    host: str
+    reason: str
+    until: float
+
+
+def exclude(ledger: LedgerWriter, hosts: Sequence[str], reason: str, hours: float) -> None:
+    """Add nodes to the run's journal of exclusions."""
+    for host in hosts:
+        ledger.write("exclude", host=host, reason=reason, until=time.time() + hours * 3600)
+
+
+def exclusions(run: RunDir) -> list[Exclusion]:
+    """Nodes that are kept from this run now; the newest entry of each host counts."""
+    newest = {
+        event.fields["host"]: Exclusion(
+            host=event.fields["host"], reason=event.fields["reason"], until=event.fields["until"]
+        )
+        for event in read_ledger(run)
+        if event.event == "exclude"
+    }
+    return [entry for entry in newest.values() if entry.until > time.time()]
+
+
+def requeue(control: JobControl, excluded: Sequence[str]) -> str:
+    """Requeue the job; an empty string, or what Slurm said against it.
+
+    Slurm may have requeued it already, after a preemption or with a failed node: then only the start time and the
+    nodes are left to set.
+    """
+    try:
+        control.requeue()
+    except ControlRefused as refused:
+        before = control.details()
+        if before is None or not before.requeues or before.state in ("CANCELLED", "COMPLETED"):
+            return str(refused)
+    try:
+        if excluded:
+            control.update(ExcNodeList=host_list(excluded))
+        control.update(StartTime=f"now+{_START_IN_S}seconds")
+    except ControlRefused as refused:  # it starts nevertheless, later or there
+        return f"requeued, but {refused}"
+    return ""

@@ -1,0 +1,36 @@
+"""How long before its time limit a job is warned: long enough for a save, by what saves of this run have taken."""
+
+from ..config.run import RunConfig
+from ..config.rundir import RunDir
+from ..tracking.ledger import read_ledger
+from .local_controller import seconds
+
+_FIRST_LEAD_S = 180
+"""Before any save was measured."""
+_MARGIN_S = 60
+"""Slurm looks at time limits now and then: its warning may come this much off."""
+
+
+def signal_lead(run_dir: RunDir, run: RunConfig) -> int:
+    """Seconds for `--signal`: three times the longest save so far and a minute, and at most half of the time limit."""
+    limit_s = seconds(run.cluster.time_limit)
+    most = 65535 if limit_s is None else int(limit_s / 2)  # sbatch takes no more than 65535
+    saves = save_seconds(run_dir)
+    wanted = _FIRST_LEAD_S if not saves else round(3 * max(saves)) + _MARGIN_S
+    return max(1, min(wanted, most))
+
+
+def save_seconds(run_dir: RunDir) -> list[float]:
+    """Seconds of every committed save so far, as rank 0 saw them."""
+    if not run_dir.ledger.is_dir():
+        return []
+    began: dict[tuple[int, int], float] = {}
+    took = []
+    for event in read_ledger(run_dir):
+        if event.writer == "rank-00000" and event.event in ("save", "commit"):
+            key = (event.attempt, event.fields["step"])
+            if event.event == "save":
+                began[key] = event.time
+            elif key in began:
+                took.append(event.time - began[key])
+    return took
