@@ -136,7 +136,26 @@ def first_failure(batch_log: str) -> Failure | None:
         return None
     # Ranks that were ended because another failed are "Terminated"; the cause comes before them, or is the only kind.
     host, ranks, how = next((end for end in ends if end[2] not in _TERMINATED), ends[0])
-    return Failure(rank=int(re.split("[,-]", ranks)[0]), host=host, how=how.strip())
+    return Failure(rank=_ranks(ranks)[0], host=host, how=how.strip())
+
+
+def codes_by_srun(batch_log: str) -> dict[int, int]:
+    """Exit code of each rank that ended with one of the codes above, for ranks that could not leave a verdict."""
+    codes = {}
+    for _, ranks, how in _TASK_ENDED.findall(batch_log):
+        said = re.fullmatch(r"Exited with exit code (\d+)", how.strip())
+        if said and int(said.group(1)) in (SAVED, UNHEALTHY, STALLED, DO_NOT_RESTART):
+            codes.update(dict.fromkeys(_ranks(ranks), int(said.group(1))))
+    return codes
+
+
+def _ranks(text: str) -> list[int]:
+    """`1,4-6` as numbers."""
+    numbers = []
+    for item in text.split(","):
+        first, _, last = item.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 def failed_nodes(batch_log: str) -> list[str]:

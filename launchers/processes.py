@@ -36,6 +36,35 @@ def group_members(pgid: int) -> list[int]:
     return members
 
 
+def kill_descendants(pid: int) -> list[int]:
+    """SIGKILL to every process below `pid`, children before theirs; ids of those that were sent it."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            parent = _parent(int(entry.name))
+            if parent is not None:
+                children.setdefault(parent, []).append(int(entry.name))
+    below, found = [pid], []
+    while below:
+        some = children.get(below.pop(), [])
+        below += some
+        found += some
+    for each in found:
+        try:
+            os.kill(each, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
+
+
 def end_group(pgid: int, grace_s: float = 10.0) -> bool:
     """SIGTERM to a process group, SIGKILL after `grace_s`; whether it is gone.
 

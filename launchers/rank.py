@@ -12,7 +12,7 @@ from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import LedgerWriter, read_ledger
 from .ends import CRASHED, DO_NOT_RESTART, SAVED
-from .processes import start_time
+from .processes import kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
 from .task import TaskEnded, take_signals_back
@@ -23,7 +23,7 @@ ATTEMPT = "TRAINWRIGHT_ATTEMPT"
 
 
 def run_attempt(run_dir: str, attempt: int) -> int:
-    """The task of a training job; returns 0, or raises TaskEnded with the verdict's code.
+    """The task of a training job; returns 0 (finished) or 85 (saved), else raises TaskEnded with the verdict's code.
 
     The rank's verdict is in the ledger either way, and its log (this process's stdout and stderr) has the traceback.
     """
@@ -35,8 +35,10 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     ledger.write("start", **_who(place))
     code, message = _train(run, attempt, place, signals)
     ledger.write("verdict", rank=place.rank, code=code, message=message)
+    # Children ignore SIGTERM, so the interpreter would wait for them for ever, and the step with it.
+    kill_descendants(os.getpid())
     ledger.write("exit", rank=place.rank, code=code)
-    if code:
+    if code and code != SAVED:  # srun ends the others when one fails, but those that saved leave by themselves
         raise TaskEnded(code, message or f"rank {place.rank} ended with {code}")
     return code
 

@@ -20,7 +20,7 @@ from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .attempts import claim, past_of, submission_of, verdicts
 from .decision import Decision, decide
-from .ends import EndFacts, cause_of, code_of, failed_nodes, first_failure, slurm_reason
+from .ends import UNHEALTHY, EndFacts, cause_of, code_of, codes_by_srun, failed_nodes, first_failure, slurm_reason
 from .healing import exclude, exclusions, requeue
 from .logs import read_log
 from .reconcile import reconcile
@@ -91,7 +91,7 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     said = read_log(run.batch_log(attempt))
     facts = EndFacts(
         step_code=step_code,
-        verdicts=verdicts(events),
+        verdicts={**codes_by_srun(said), **verdicts(events)},
         world_size=config.cluster.world_size,
         batch_log=said,
         signal=signal,
@@ -145,7 +145,8 @@ def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Dec
 def _bad_hosts(events: Sequence[Event], batch_log: str) -> list[str]:
     """Nodes that srun said had failed, and those of ranks that said so themselves."""
     hosts = {event.fields["rank"]: event.fields["host"] for event in events if event.event == "start"}
-    unwell = [hosts[rank] for rank, code in verdicts(events).items() if code == 86 and rank in hosts]
+    codes = {**codes_by_srun(batch_log), **verdicts(events)}
+    unwell = [hosts[rank] for rank, code in codes.items() if code == UNHEALTHY and rank in hosts]
     return list(dict.fromkeys([*failed_nodes(batch_log), *unwell]))
 
 

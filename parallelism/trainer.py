@@ -128,6 +128,8 @@ class _Training:
             finished = progress.step >= self._run.train.steps
             if unsaved and (finished or progress.step > begun):
                 self._save(progress, recorder, stop)
+        if finished and self._me.rank == 0:
+            _draw(self._run_dir)
         return finished
 
     def _read(self, position: int) -> Samples:
@@ -193,8 +195,6 @@ class _Training:
                 gpus.close()
             if recorder:
                 recorder.close(finished)
-            if recorder and finished:
-                _draw(self._run_dir)
 
 
 def _draw(run_dir: RunDir) -> None:

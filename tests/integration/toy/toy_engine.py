@@ -1,0 +1,92 @@
+"""An engine that learns nothing and computes exactly: its state and loss tell which samples it was given, in order.
+
+Every rank holds all tensors and owns a share of their rows. A file fault-RANK in $TOY_FAULTS does what it says, once:
+`hang`, `exit N`; `kill-in-save` and `full` wait for its next checkpoint (the latter does not fit the disk).
+"""
+
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from trainwright.config.layout import Layout
+from trainwright.config.model import ModelShape
+from trainwright.config.run import RunConfig
+from trainwright.parallelism.engine import Samples, StepResult
+from trainwright.storage.checkpoints.checkpoint_writer import OwnedRectangle
+from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
+from trainwright.storage.checkpoints.tensor_names import tensor_shapes
+from trainwright.storage.checkpoints.tensor_source import TensorSource
+
+_SLOTS = ("weight", "exp_avg", "exp_avg_sq")
+
+
+class MegatronEngine:
+    """See Engine."""
+
+    def __init__(self, run: RunConfig, model: ModelShape, layout: Layout, rank: int) -> None:
+        self._rank, self._size = rank, layout.world_size
+        self._shapes = {name: matrix_shape(shape) for name, shape in tensor_shapes(model).items()}
+        self._state: dict[tuple[str, str], np.ndarray] = {}
+        self._faults = Path(os.environ["TOY_FAULTS"])
+        self._seconds = float(os.environ.get("TOY_STEP_S", "0.02"))
+        self._at_save = ""
+        context = multiprocessing.get_context("fork")
+        for _ in range(2):  # what data workers would be: they must not act on signals, nor outlive the rank
+            context.Process(target=time.sleep, args=(3600,), daemon=True).start()
+
+    def load(self, source: TensorSource, optimizer_steps: int) -> None:
+        for name, (rows, cols) in self._shapes.items():
+            for slot in _SLOTS:
+                whole = Rectangle(row=0, num_rows=rows, col=0, num_cols=cols)
+                self._state[slot, name] = source.read_rectangle(slot, name, whole).copy()
+
+    def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+        self._act()
+        weights = np.arange(1, samples.tokens.shape[1] + 1)
+        sums = torch.tensor([int((samples.tokens * weights).sum()), int(samples.counted.sum())])
+        dist.all_reduce(sums)
+        total, counted = (int(number) for number in sums)
+        for value in self._state.values():
+            value *= np.float32(0.999)
+            value += np.float32(total % 10007) * np.float32(1e-6)
+        time.sleep(self._seconds)
+        first = self._state["weight", next(iter(self._shapes))]
+        return StepResult(loss=float(first[0, 0]) + total % 1009, grad_norm=1.0, tokens=counted, skipped=False)
+
+    def owned_state(self) -> list[OwnedRectangle]:
+        if self._at_save == "kill-in-save":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._at_save == "full":
+            self._at_save = ""
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint")
+        owned = []
+        for (slot, name), value in self._state.items():
+            rows = value.shape[0]
+            begin, end = (rows * place // self._size for place in (self._rank, self._rank + 1))
+            if end > begin:
+                rectangle = Rectangle(row=begin, num_rows=end - begin, col=0, num_cols=value.shape[1])
+                owned.append(OwnedRectangle(slot, name, rectangle, value[begin:end]))
+        return owned
+
+    def _act(self) -> None:
+        order = self._faults / f"fault-{self._rank}"
+        try:
+            words = order.read_text().split()
+        except FileNotFoundError:
+            return
+        order.unlink()
+        print("fault:", *words, file=sys.stderr, flush=True)
+        if words[0] == "hang":
+            while True:
+                time.sleep(1)
+        if words[0] == "exit":
+            os._exit(int(words[1]))
+        self._at_save = words[0]
