@@ -1,4 +1,4 @@
-"""`trainwright cancel RUN`: end a run."""
+"""`trainwright cancel [--save] RUN`: end a run."""
 
 import argparse
 
@@ -6,10 +6,11 @@ from .output import add_json_option, emit
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`cancel RUN`."""
+    """`cancel [--save] RUN`."""
     text = "end a run that is queued or running"
     parser = commands.add_parser("cancel", help=text, description=text)
     parser.add_argument("run_name", metavar="RUN", help="a run's folder or name")
+    parser.add_argument("--save", action="store_true", help="let it save a checkpoint first, and wait for that")
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -21,6 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..config.rundir import find_run
     from ..launchers.cancel import cancel_run
 
-    now = cancel_run(find_run(arguments.run_name))
+    now = cancel_run(find_run(arguments.run_name), save=arguments.save)
     emit(arguments, asdict(now), f"{now.run}: {now.state}")
     return 0

@@ -1,7 +1,9 @@
 """Ending a run: scancel, or the process group that the ledger names, after making sure that it is still the same."""
 
 import os
+import signal
 import socket
+from typing import Any
 
 from ..config.errors import UserError
 from ..config.loading import load_frozen
@@ -15,9 +17,14 @@ PATIENCE_S = 90.0
 """Slurm ends a job's processes within KillWait (30 s unless the site changed it) and then cleans up."""
 
 
-def cancel_run(run: RunDir) -> RunStatus:
+SAVE_PATIENCE_S = 3600.0
+"""For a step and a save of every rank."""
+
+
+def cancel_run(run: RunDir, save: bool = False) -> RunStatus:
     """End the run's newest attempt if it is queued or running; its status afterwards.
 
+    With `save`, ranks that run save first, however long it takes; without, they may if they get there in time.
     Records `cancel` first, so that the end is told from a failure. Raises UserError if it cannot be ended from here.
     """
     before = read_status(run)
@@ -29,7 +36,10 @@ def cancel_run(run: RunDir) -> RunStatus:
     submit = next(event.fields for event in events if event.event == "submit")
     writer = f"cancel-{socket.gethostname()}-{os.getpid()}"  # two people may cancel at once: a file for each
     LedgerWriter(run, before.attempt, writer).write("cancel", user=os.geteuid())
-    if submit["scheduler"] == "slurm":
+    if save and before.state == "running":
+        _ask_to_save(run, submit)
+        wait_until(lambda: read_status(run).state not in ("queued", "running"), SAVE_PATIENCE_S, every_s=1.0)
+    elif submit["scheduler"] == "slurm":
         Slurm(load_frozen(run.run_yaml).cluster).cancel(str(submit["job_id"]))
         wait_until(lambda: read_status(run).state not in ("queued", "running"), PATIENCE_S, every_s=1.0)
     else:
@@ -40,6 +50,14 @@ def cancel_run(run: RunDir) -> RunStatus:
             str(run.path), f"is still {after.state} after {PATIENCE_S:.0f} s", "ask again, or Slurm's admins"
         )
     return after
+
+
+def _ask_to_save(run: RunDir, submit: dict[str, Any]) -> None:
+    """Tell the batch script, or the controller, which tells every rank."""
+    if submit["scheduler"] == "slurm":
+        Slurm(load_frozen(run.run_yaml).cluster).signal_script(str(submit["job_id"]), "USR2")
+    elif is_alive(submit["pid"], submit["pid_start_time"]):
+        os.kill(submit["pid"], signal.SIGUSR2)
 
 
 def _end_groups(events: list[Event]) -> None:

@@ -151,7 +151,7 @@ def codes_by_srun(batch_log: str) -> dict[int, int]:
 
 def _ranks(text: str) -> list[int]:
     """`1,4-6` as numbers."""
-    numbers = []
+    numbers: list[int] = []
     for item in text.split(","):
         first, _, last = item.partition("-")
         numbers += range(int(first), int(last or first) + 1)

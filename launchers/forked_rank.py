@@ -49,7 +49,7 @@ class ForkedRank:
 
 def _run(folder: str, log: Path, variables: Mapping[str, str]) -> None:
     """The child: a rank from here on, which never returns to what the controller was doing."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):

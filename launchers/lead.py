@@ -2,7 +2,7 @@
 
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
-from ..tracking.ledger import read_ledger
+from ..tracking.save_times import save_seconds
 from .local_controller import seconds
 
 _FIRST_LEAD_S = 180
@@ -18,19 +18,3 @@ def signal_lead(run_dir: RunDir, run: RunConfig) -> int:
     saves = save_seconds(run_dir)
     wanted = _FIRST_LEAD_S if not saves else round(3 * max(saves)) + _MARGIN_S
     return max(1, min(wanted, most))
-
-
-def save_seconds(run_dir: RunDir) -> list[float]:
-    """Seconds of every committed save so far, as rank 0 saw them."""
-    if not run_dir.ledger.is_dir():
-        return []
-    began: dict[tuple[int, int], float] = {}
-    took = []
-    for event in read_ledger(run_dir):
-        if event.writer == "rank-00000" and event.event in ("save", "commit"):
-            key = (event.attempt, event.fields["step"])
-            if event.event == "save":
-                began[key] = event.time
-            elif key in began:
-                took.append(event.time - began[key])
-    return took

@@ -31,9 +31,10 @@ def main(order: Mapping[str, Any]) -> int:
     controller = Controller(order)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, controller.catch)
+    signal.signal(signal.SIGUSR2, controller.ask_to_save)
     controller.start()
     code = controller.wait()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the end is recorded, whoever asks again
     if order["on_end"]:
         told = [*order["on_end"], str(code), "--signal", controller.caught, "--message", controller.message]
@@ -55,6 +56,11 @@ class Controller:
     def catch(self, number: int, frame: object) -> None:
         """Signal handler."""
         self.caught = signal.Signals(number).name.removeprefix("SIG")
+
+    def ask_to_save(self, number: int, frame: object) -> None:
+        """Signal handler: every rank saves after its step and leaves, however long that takes."""
+        for rank in self._ranks:
+            rank.send_signal(number)
 
     def start(self) -> None:
         """Start every rank with its stdout and stderr in its own log."""

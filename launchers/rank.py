@@ -37,6 +37,7 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     ledger.write("verdict", rank=place.rank, code=code, message=message)
     # Children ignore SIGTERM, so the interpreter would wait for them for ever, and the step with it.
     kill_descendants(os.getpid())
+    signals.ignore()
     ledger.write("exit", rank=place.rank, code=code)
     if code and code != SAVED:  # srun ends the others when one fails, but those that saved leave by themselves
         raise TaskEnded(code, message or f"rank {place.rank} ended with {code}")

@@ -22,11 +22,6 @@ class SupervisedRun:
     lead_s: int
     """Seconds before the time limit at which Slurm warns the batch script."""
 
-    @property
-    def patience_s(self) -> int:
-        """Seconds that the ranks have after that warning, before they are killed so that the job can be requeued."""
-        return max(self.lead_s - 20, self.lead_s // 2)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptFacts:

@@ -104,6 +104,12 @@ class Slurm:
         if done.returncode and "Invalid job id" not in done.stderr and "already completing" not in done.stderr:
             raise UserError(f"job {job_id}", f"scancel refused ({done.stderr.strip()})", "cancel as the job's owner")
 
+    def signal_script(self, job_id: str, name: str) -> None:
+        """Send a signal to the job's batch script alone. UserError with scancel's words if it refuses."""
+        done = self.ask(["scancel", f"--signal={name}", "--batch", job_id])
+        if done.returncode:
+            raise UserError(f"job {job_id}", f"scancel refused ({done.stderr.strip()})", "cancel as the job's owner")
+
     def ask(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
         """Run another of Slurm's commands. Raises SlurmUnreachable if it is missing or the controller is silent."""
         self._must_exist(command[0])

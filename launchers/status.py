@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,7 +119,7 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
             return Judgement(state="finished", code=0)
         if cancelled or end.get("slurm") == "cancelled":
             return Judgement(state="cancelled", why=_who_cancelled(cancelled), code=end["code"])
-        return _failure(events, end)
+        return _with_decision(_failure(events, end), end)
     if submit is None:
         return Judgement(state="unknown", why="nothing was recorded after the attempt was claimed")
     if probe.job is not None:
@@ -163,6 +163,12 @@ def _failure(events: Sequence[Event], end: dict[str, object]) -> Judgement:
     if rank is not None:
         return Judgement(state="failed", why=f"rank {rank}: {how}, without a word of its own", rank=rank, code=code)
     return _loudest(events, code) or Judgement(state="failed", why=f"ended with exit code {code}", code=code)
+
+
+def _with_decision(judged: Judgement, end: dict[str, object]) -> Judgement:
+    """A failed job on Slurm could have gone on: add why it does not."""
+    why = str(end.get("why") or "")
+    return replace(judged, why=f"{judged.why}; {why}") if "(restarts." in why else judged
 
 
 def _requeued(why: str, probe: Probe) -> Judgement:

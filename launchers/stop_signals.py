@@ -30,6 +30,11 @@ class StopSignals:
         """Name of the first such signal, such as USR2; empty if there was none."""
         return self._caught
 
+    def ignore(self) -> None:
+        """From here on the process ends anyway; the interpreter would undo the handlers before it has."""
+        for number in _ASKING:
+            signal.signal(number, signal.SIG_IGN)
+
     def _catch(self, number: int, frame: object) -> None:
         if os.getpid() == self._pid:
             self._caught = self._caught or signal.Signals(number).name.removeprefix("SIG")
@@ -38,7 +43,6 @@ class StopSignals:
         self._in_main_thread = threading.current_thread() is threading.main_thread()
 
     def _in_child(self) -> None:
-        for number in _ASKING:
-            signal.signal(number, signal.SIG_IGN)
+        self.ignore()
         if self._in_main_thread:  # the kernel means the thread that forked, which must not be one that ends earlier
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -3,9 +3,10 @@
     python -m trainwright.launchers.supervisor begin RUN_DIR FIRST
     python -m trainwright.launchers.supervisor end RUN_DIR ATTEMPT CODE [--signal NAME] [--message TEXT]
 
-`begin` prints the number of the attempt that starts (FIRST is the one that was submitted), or ends with 1 if the job
-shall not start again. `end` records why the attempt ended, requeues the job if the run goes on, and exits with the code
-that the end means: the verdict of the rank that failed first, else CODE.
+`begin` prints the number of the attempt that starts (FIRST is the one that was submitted) and for how many seconds its
+ranks may run (0: no limit), or ends with 1 if the job shall not start again. `end` records why the attempt ended,
+requeues the job if the run goes on, and exits with the code that the end means: the verdict of the rank that failed
+first, else CODE.
 """
 
 import argparse
@@ -26,6 +27,9 @@ from .logs import read_log
 from .reconcile import reconcile
 from .scontrol import ControlRefused, JobControl, JobDetails
 from .slurm import Slurm, SlurmUnreachable
+
+_REQUEUE_S = 20.0
+"""What ending the ranks, starting Python and requeueing may take."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,8 +73,16 @@ def begin(run: RunDir, first: int) -> int:
         if decision and not decision.restart:
             _refuse(ledger, decision)
             return 1
-    print(attempt)
+    print(attempt, _seconds_left(details))
     return 0
+
+
+def _seconds_left(details: JobDetails | None) -> int:
+    """Seconds after which ranks are killed, so that the job can be requeued before Slurm ends it; 0 without a limit."""
+    if details is None or details.ends_at is None:
+        return 0
+    left_s = details.ends_at - time.time()
+    return max(1, round(left_s - min(_REQUEUE_S, left_s / 4)))
 
 
 def _refuse(ledger: LedgerWriter, decision: Decision) -> None:
@@ -104,7 +116,8 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     failure = first_failure(said)
     if failure and signal and failure.how == "Terminated":
         failure = None  # the signal that the batch script passed on; no rank failed by itself
-    code, cause = code_of(facts, failure), cause_of(facts)
+    cause = cause_of(facts)
+    code = 0 if cause == "finished" else code_of(facts, failure)  # a signal may end a rank that has nothing left to do
     ledger = LedgerWriter(run, attempt, "supervisor")
     if signal:
         ledger.write("signal", name=signal)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 
+from ..config.rundir import RunDir
 from ..tracking.ledger import LedgerWriter
+from ..tracking.save_times import save_seconds
 from .ranks import Rank
 
 _UNKNOWN_SAVE_S = 60.0
@@ -18,9 +20,12 @@ _MARGIN_S = 15.0
 class StopAgreement:
     """Asks every rank after each step whether somebody was told to stop, or the job's time is nearly up."""
 
-    def __init__(self, me: Rank, ledger: LedgerWriter, asked: Callable[[], str], ends_at: float | None) -> None:
+    def __init__(
+        self, me: Rank, run_dir: RunDir, ledger: LedgerWriter, asked: Callable[[], str], ends_at: float | None
+    ) -> None:
         self._me, self._ledger, self._asked, self._ends_at = me, ledger, asked, ends_at
-        self._step_s = self._save_s = 0.0
+        self._step_s = 0.0
+        self._save_s = max(save_seconds(run_dir), default=0.0) if me.rank == 0 else 0.0
         self._began = time.time()
 
     def step_took(self, seconds: float) -> None:

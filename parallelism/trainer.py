@@ -58,7 +58,7 @@ def run_rank(run_dir: Path, attempt: int, asked: Callable[[], str] = str, ends_a
         if run.data.stage_to is not None:
             data = _open(stage(run.data), model)
         training = _Training(run, place, attempt, me, model, layout, data)
-        finished = training.run(StopAgreement(me, training.ledger, asked, ends_at))
+        finished = training.run(StopAgreement(me, place, training.ledger, asked, ends_at))
     finally:
         dist.destroy_process_group()
     return FINISHED if finished else SAVED

@@ -60,12 +60,13 @@ class ToyProject:
         user.own(folder)
         return ToyProject(user, folder, cluster / "slurm.conf")
 
-    def submit(self, *overrides: str, step_s: float = 0.05) -> "ToyRun":
+    def submit(self, *overrides: str, step_s: float = 0.15) -> "ToyRun":
         """Submit a run."""
         variables = {"TOY_FAULTS": str(self.folder / "faults"), "TOY_STEP_S": str(step_s)}
         python = f"cluster.python={self.folder / 'python'}"
-        words = ["submit", self.folder / "run.yaml", python, *overrides, "--json"]
-        done = self.user.trainwright(*words, variables=variables)
+        done = self.user.trainwright(
+            "submit", self.folder / "run.yaml", python, *overrides, "--json", variables=variables
+        )
         assert done.returncode == 0, done.stderr
         record = json.loads(done.stdout)
         return ToyRun(self, RunDir(Path(record["run"])), record["job_id"])

@@ -1,5 +1,6 @@
-"""On the import path of a job's interpreter: the toy engine stands where megatron-core's would. Everything else (trainer,
-saving, supervisor, ledger) is the product's.
+"""On the import path of a job's interpreter: the toy engine stands where megatron-core's would.
+
+Everything else (trainer, saving, supervisor, ledger) is the product's.
 """
 
 import sys

@@ -1,0 +1,148 @@
+"""What befalls a run on a real Slurm, and that it goes on by itself, exactly; the toy engine computes.
+
+All runs of this file share the cluster at once, since most of their time is waiting.
+"""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..conftest import MODEL
+from .faulty_runs import ToyProject, ToyRun, curve, repeated
+
+if TYPE_CHECKING:
+    from .conftest import User
+
+pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
+_FAULT_AT = 50  # ten steps after a checkpoint
+
+
+def _signal_script(run: ToyRun) -> None:
+    run.slurm("scancel", "--signal=USR2", "--batch", run.job_id)
+
+
+def _signal_ranks(run: ToyRun) -> None:
+    run.slurm("scancel", "--signal=TERM", f"{run.job_id}.0")
+
+
+def _kill_a_rank(run: ToyRun) -> None:
+    os.kill(run.pids(1)[1], signal.SIGKILL)
+
+
+def _cancel_and_save(run: ToyRun) -> None:
+    done = run.project.user.trainwright("cancel", "--save", run.run.path, "--json")
+    assert json.loads(done.stdout)["state"] == "cancelled", done.stderr
+
+
+def _scancel(run: ToyRun) -> None:
+    run.slurm("scancel", run.job_id)
+
+
+def _nothing(run: ToyRun) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault: what is done to a run at its fiftieth step, and how its attempts must end."""
+
+    fault: Callable[[ToyRun], None]
+    causes: list[str]
+    overrides: tuple[str, ...] = ("cluster.nodes=1",)
+    lost: bool = False
+    """Steps since the last checkpoint are done again."""
+    state: str = "finished"
+
+
+_TWO_NODES = ("cluster.nodes=2", "cluster.ranks_per_node=1")
+CELLS = {
+    "nothing": Cell(_nothing, ["finished"], _TWO_NODES),
+    "asked": Cell(_signal_script, ["asked", "finished"], _TWO_NODES),
+    "signal to the ranks": Cell(_signal_ranks, ["asked", "finished"]),
+    "killed rank": Cell(_kill_a_rank, ["crash", "finished"], _TWO_NODES, lost=True),
+    "unhealthy node": Cell(lambda run: run.fault(1, "exit 86"), ["unhealthy node", "finished"], lost=True),
+    "killed in a save": Cell(lambda run: run.fault(1, "kill-in-save"), ["crash", "finished"], lost=True),
+    "no crash allowed": Cell(
+        _kill_a_rank, ["crash"], ("cluster.nodes=1", "restarts.crashes=0"), lost=True, state="failed"
+    ),
+    "cancel --save": Cell(_cancel_and_save, ["cancelled"], state="cancelled"),
+    "scancel": Cell(_scancel, ["cancelled"], state="cancelled"),
+}
+
+
+def _befall(run: ToyRun, fault: Callable[[ToyRun], None]) -> dict[str, Any]:
+    """Let it happen at the fiftieth step; the status after the end."""
+    run.reach(_FAULT_AT, timeout_s=240)
+    fault(run)
+    return run.finish()
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    dev_cluster: Path, ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[ToyRun, dict[str, Any]]]]:
+    """Each cell's run and its last status, after all have ended."""
+    files = tmp_path_factory.mktemp("toy")
+    shutil.copytree(small_store, files / "store.zarr")
+    (files / "model").mkdir()
+    (files / "model" / "config.json").write_text(json.dumps(MODEL))
+    projects = [ToyProject.make(ordinary_user, files, dev_cluster) for _ in CELLS]
+    runs = {name: project.submit(*CELLS[name].overrides) for name, project in zip(CELLS, projects, strict=True)}
+    with ThreadPoolExecutor(len(runs)) as pool:
+        futures = {name: pool.submit(_befall, run, CELLS[name].fault) for name, run in runs.items()}
+        yield {name: (runs[name], future.result()) for name, future in futures.items()}
+    for project in projects:
+        shutil.rmtree(project.folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cell(name: str, outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
+    cell, (run, now), reference = CELLS[name], outcomes[name], curve(outcomes["nothing"][0].run)
+    assert now["state"] == cell.state, run.explain()
+    assert run.causes() == cell.causes, run.explain()
+    losses = curve(run.run)
+    assert losses == {step: reference[step] for step in losses}, "not the same losses, bitwise"
+    commits = [(event.attempt, event.fields["step"]) for event in run.events("commit")]
+    first = [step for attempt, step in commits if attempt == 1]
+    if cell.state == "finished":
+        assert sorted(losses) == list(range(1, 201))
+    if name == "nothing":
+        assert first == [40, 80, 120, 160, 200]
+    elif cell.lost:
+        assert first == [40], "no more than the checkpoint from before the fault"
+        assert not repeated(run.run) or repeated(run.run)[0] == 41
+    elif name != "scancel":  # which may kill while they save
+        assert len(first) == 2, "one more checkpoint, of the step at which all stopped"
+        assert first[0] == 40
+        assert max(losses) >= first[1]
+        assert repeated(run.run) == []
+
+
+def test_an_unhealthy_node_is_left_and_the_journal_says_why(outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
+    run = outcomes["unhealthy node"][0]
+    assert set(run.hosts(1).values()).isdisjoint(run.hosts(2).values())
+    [entry] = run.events("exclude")
+    assert entry.fields["host"] == run.hosts(1)[1]
+    assert entry.fields["reason"] == "unhealthy node"
+    assert entry.fields["until"] - entry.time == pytest.approx(24 * 3600, abs=5)
+
+
+def test_what_status_says_after_an_end_for_good(outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
+    _, stopped = outcomes["no crash allowed"]
+    assert stopped["why"].startswith("rank 1: Killed")
+    assert "0 restarts are allowed (restarts.crashes) and used" in stopped["why"]
+    assert outcomes["cancel --save"][1]["why"] == "cancelled by `trainwright cancel`"
+    assert outcomes["scancel"][1]["why"] == "cancelled by somebody with scancel"
+
+
+def test_no_child_of_a_rank_outlives_it(outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
+    user = outcomes["nothing"][0].project.user
+    assert user.run(["pgrep", "-u", user.name, "-f", "launchers.worker"]).stdout == ""
