@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from trainwright.launchers.judging import Judgement, Probe, State, judge
 from trainwright.launchers.slurm import JobInfo
-from trainwright.launchers.status import Judgement, Probe, State, judge
 from trainwright.tracking.ledger import Event
 
 
