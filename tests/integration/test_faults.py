@@ -122,7 +122,7 @@ def outcomes(
 def test_cell(name: str, outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
     cell, (run, now), reference = CELLS[name], outcomes[name], curve(outcomes["nothing"][0].run)
     assert now["state"] == cell.state, run.explain()
-    # A plain scancel leaves the batch script KillWait for its last words, which a machine under load may not be able to.
+    # A plain scancel leaves the batch script KillWait for its last words: too little where the load is high.
     assert run.causes() == cell.causes or (name == "scancel" and not run.causes()), run.explain()
     losses = curve(run.run)
     assert losses == {step: reference[step] for step in losses}, "not the same losses, bitwise"
