@@ -15,7 +15,20 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-COMMANDS = ("quickstart", "data", "plan", "submit", "status", "logs", "cancel", "sync", "export", "serve", "cluster")
+COMMANDS = (
+    "quickstart",
+    "data",
+    "plan",
+    "submit",
+    "status",
+    "logs",
+    "cancel",
+    "sync",
+    "export",
+    "serve",
+    "cluster",
+    "doctor",
+)
 
 _DISK_REMEDIES = {
     errno.ENOSPC: "free some space or give another folder",

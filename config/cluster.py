@@ -23,6 +23,8 @@ class ClusterConfig(Section):
     """Ranks per node: one per GPU, or processes on a CPU node."""
     gpus_per_node: int = Field(default=0, ge=0)
     """GPUs asked of Slurm for each node; 0 trains on CPU."""
+    gpu_type: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$")
+    """Type of these GPUs in Slurm's words, such as h100; any type if not given."""
     cpus_per_rank: int = Field(default=1, ge=1)
     """CPU cores per rank."""
     memory_per_node: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")

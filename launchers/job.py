@@ -83,9 +83,11 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
             raise UserError("cluster.scheduler", "local, which has no array jobs", "give a profile with Slurm")
         _check_local(spec.cluster)
     else:
+        from .cluster_limits import require_possible
         from .slurm import Slurm
 
         Slurm(spec.cluster).check()
+        require_possible(spec.cluster, spec.array)
     for folder in (spec.folder, spec.logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if spec.cluster.scheduler == "slurm":
@@ -156,7 +158,7 @@ def _check_local(cluster: ClusterConfig) -> None:
         raise UserError(
             "cluster.python", f"{cluster.python} is no program on this machine", "give a Python, or leave it out"
         )
-    for field in ("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node"):
+    for field in ("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node", "gpu_type"):
         value = getattr(cluster, field)
         if value:
             raise UserError(

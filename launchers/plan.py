@@ -9,6 +9,7 @@ from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.loading.staging import staged_bytes
+from .cluster_limits import require_possible_if_reached
 from .data_plan import Share, shares_of, warnings_of
 from .job import render_script
 from .submission import training_task
@@ -62,6 +63,8 @@ def plan_run(run: RunConfig) -> Plan:
     """Work out a plan; UserError if model or layout break a rule."""
     model = read_model(Path(run.model))
     layout = layout_of(run, model)
+    if run.cluster.scheduler == "slurm":
+        require_possible_if_reached(run.cluster)
     run_dir = RunDir(Path(run.runs) / run.name)
     shares = shares_of(run)
     tokens_per_step = run.train.global_batch_size * run.data.sequence_length

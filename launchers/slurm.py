@@ -110,13 +110,20 @@ class Slurm:
         if done.returncode:
             raise UserError(f"job {job_id}", f"scancel refused ({done.stderr.strip()})", "cancel as the job's owner")
 
-    def ask(self, command: list[str]) -> "subprocess.CompletedProcess[str]":
+    def ask(self, command: list[str], timeout_s: float = TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
         """Run another of Slurm's commands. Raises SlurmUnreachable if it is missing or the controller is silent."""
         self._must_exist(command[0])
-        done = self._run(command, self._environment)
+        done = self._run(command, self._environment, timeout_s)
         if done.returncode and _SILENT.search(done.stderr):
             raise SlurmUnreachable(" ".join(done.stderr.split()))
         return done
+
+    def answer(self, command: list[str], timeout_s: float = TIMEOUT_S) -> str:
+        """What a command prints about the cluster. Raises SlurmUnreachable if it is missing, refuses or is too late."""
+        done = self.ask(command, timeout_s)
+        if done.returncode:
+            raise SlurmUnreachable(" ".join(done.stderr.split()) or f"{command[0]} ended with {done.returncode}")
+        return done.stdout
 
     def _accounted(self, job_ids: list[str]) -> dict[str, JobInfo]:
         """From sacct, where there is one and the cluster keeps accounts."""
@@ -131,13 +138,15 @@ class Slurm:
         if not shutil.which(command):
             raise SlurmUnreachable(f"there is no {command} on this machine")
 
-    def _run(self, command: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    def _run(
+        self, command: list[str], environment: Mapping[str, str], timeout_s: float = TIMEOUT_S
+    ) -> "subprocess.CompletedProcess[str]":
         try:
             return subprocess.run(
-                command, env=dict(environment), capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+                command, env=dict(environment), capture_output=True, text=True, timeout=timeout_s, check=False
             )
         except subprocess.TimeoutExpired:
-            raise SlurmUnreachable(f"{command[0]} gave no answer in {TIMEOUT_S:.0f} s") from None
+            raise SlurmUnreachable(f"{command[0]} gave no answer in {timeout_s:.0f} s") from None
 
 
 def _parse(text: str) -> dict[str, JobInfo]:

@@ -19,6 +19,7 @@ from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.loading.training_data import TrainingData
 from ..storage.tokens.tokenizer import take_tokenizer
 from ..tracking.ledger import LedgerWriter
+from .cluster_limits import require_possible
 from .data_checks import check_data, check_stages
 from .job import SubmittedTask, TaskSpec, submit_task
 from .lead import signal_lead
@@ -208,6 +209,7 @@ def _check_weights(folder: Path, model: ModelShape, fingerprint: str) -> None:
 def _check_place(cluster: ClusterConfig) -> None:
     if cluster.scheduler == "slurm":
         Slurm(cluster).check()
+        require_possible(cluster)
 
 
 def _only_allowed_changes(old: RunConfig, new: RunConfig) -> None:

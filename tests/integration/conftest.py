@@ -56,7 +56,9 @@ class User:
     name: str
     home: Path
 
-    def run(self, command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> Done:
+    def run(
+        self, command: Sequence[str | Path], variables: Mapping[str, str] | None = None, timeout_s: float = 240
+    ) -> Done:
         """Run a command as this user, in its home, with few variables; its output is captured."""
         names = ("PATH", "TRAINWRIGHT_DEV_CLUSTER", "LANG", "PYTHONPATH")
         environment = {name: os.environ[name] for name in names if name in os.environ}
@@ -71,7 +73,7 @@ class User:
             extra_groups=[],
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=timeout_s,
             check=False,
         )
 

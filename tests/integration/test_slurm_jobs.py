@@ -92,8 +92,8 @@ def test_each_rank_has_its_own_log(dev_cluster: Path, tasks: ModuleType, tmp_pat
 
 
 def test_sbatchs_refusal_is_one_line_and_leaves_no_script(dev_cluster: Path, tasks: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^cluster: sbatch refused \(error: .*[Ii]nvalid partition"):
-        submit_task(tasks.spec(tmp_path, tasks.dev_place(partition="no-such"), tasks.tell_rank))
+    with pytest.raises(UserError, match=r"^cluster: sbatch refused \(error: .*[Ii]nvalid node name"):
+        submit_task(tasks.spec(tmp_path, tasks.dev_place(exclude="no-such"), tasks.tell_rank))
     assert not list((tmp_path / "jobs").glob(".submission*"))
 
 

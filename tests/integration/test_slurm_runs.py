@@ -91,7 +91,7 @@ def test_scancel_from_outside_is_told(dev_cluster: Path, ordinary_user: "User", 
 
 
 def test_a_refused_job_leaves_no_run(dev_cluster: Path, ordinary_user: "User", users_run_file: Path) -> None:
-    done = ordinary_user.trainwright("submit", users_run_file, *_TWO_NODES, "cluster.partition=no-such")
+    done = ordinary_user.trainwright("submit", users_run_file, *_TWO_NODES, "cluster.exclude=no-such")
     assert done.returncode == 2
     assert done.stderr.startswith("trainwright: cluster: sbatch refused")
     assert done.stderr.count("\n") == 1

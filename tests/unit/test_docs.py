@@ -27,6 +27,7 @@ _NOT_RUN = {  # every one needs its reason in the page
     "trainwright sync myrun",
     "trainwright data copy stores/code.zarr s3://bucket/stores/code.zarr",
     "trainwright data verify s3://bucket/stores/code.zarr",
+    "trainwright doctor --profile mysite",
     "trainwright serve two-nodes --profile dev",
     "trainwright serve --stop two-nodes",
 }
