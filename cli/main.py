@@ -23,6 +23,7 @@ COMMANDS = (
     "status",
     "logs",
     "cancel",
+    "watch",
     "sync",
     "export",
     "serve",
