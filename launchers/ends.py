@@ -24,6 +24,9 @@ FINISHED, CRASHED = 0, 1
 SAVED, UNHEALTHY, STALLED, DO_NOT_RESTART = 85, 86, 87, 93
 """Verdicts of a rank: all saved, restart me; this node is bad; no step for too long; restarting would not help."""
 
+LIMIT = "LIMIT"
+"""Stands for a signal where the batch script itself ended the ranks, shortly before the time limit."""
+
 _TERMINATED = ("Terminated", "User defined signal 2")
 # srun: error: node1: tasks 1,3: Killed      controller: error: laptop: task 0: Exited with exit code 93
 _TASK_ENDED = re.compile(r"^(?:srun|controller): error: (\S+): tasks? ([\d,-]+): (.+)$", re.MULTILINE)
@@ -58,7 +61,7 @@ class EndFacts:
     world_size: int
     batch_log: str = ""
     signal: str = ""
-    """Name of the first signal that the batch script caught (TERM, USR2)."""
+    """Name of the first signal that the batch script caught (TERM, USR2), or LIMIT."""
     message: str = ""
     """Why the ranks were not started at all."""
     job: JobDetails | None = None
@@ -88,7 +91,7 @@ def cause_of(facts: EndFacts) -> Cause:
         return own
     if (facts.job and facts.job.preempted) or reason == "preemption" or state == "PREEMPTED":
         return "preemption"
-    if facts.at_limit or reason == "time limit" or state == "TIMEOUT" or _near_limit(facts):
+    if facts.at_limit or facts.signal == LIMIT or reason == "time limit" or state == "TIMEOUT" or _near_limit(facts):
         return "time limit"
     if SAVED in given.values() or (facts.signal and _only_terminated(facts.batch_log)):
         return "asked"

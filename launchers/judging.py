@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..tracking.ledger import Event
+from .ends import LIMIT
 from .slurm import JobInfo
 
 State = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
@@ -78,6 +79,8 @@ def _failure(events: Sequence[Event], end: dict[str, object]) -> Judgement:
         return Judgement(state="failed", why=str(end["message"]), rank=rank, code=code)
     if end.get("signal"):
         why = f"ended by SIG{end['signal']}, which did not come from `trainwright cancel`"
+        if end["signal"] == LIMIT:
+            why = "its ranks had not left shortly before the time limit, and were ended"
         return Judgement(state="failed", why=why, rank=rank, code=code)
     if rank is not None and words.get(rank):
         return Judgement(state="failed", why=f"rank {rank}: {words[rank]}", rank=rank, code=code)

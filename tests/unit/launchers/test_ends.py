@@ -115,6 +115,7 @@ _SAVED = {0: 85, 1: 85}
         ({"verdicts": _SAVED, "signal": "USR2", "job": _job(ends_in=3000)}, "asked"),
         ({"verdicts": _SAVED}, "asked"),
         ({"batch_log": _LIMIT}, "time limit"),
+        ({"signal": "LIMIT", "batch_log": "srun: error: n1: tasks 0-1: Killed\n"}, "time limit"),
         ({"job": _job("TIMEOUT")}, "time limit"),
         ({"batch_log": _KILLED}, "crash"),
         ({"batch_log": _KILLED, "job": _job(ends_in=100)}, "crash"),
