@@ -61,6 +61,8 @@ class Controller:
         """Signal handler: every rank saves after its step and leaves, however long that takes."""
         for rank in self._ranks:
             rank.send_signal(number)
+        if not self._ranks:  # there is nothing to save yet
+            self.catch(number, frame)
 
     def start(self) -> None:
         """Start every rank with its stdout and stderr in its own log."""
@@ -87,6 +89,8 @@ class Controller:
                 self._end_rest()
                 self._note_ended(seen)
             time.sleep(0.05)
+        if not self._ranks:  # a signal came before the first was started
+            return 128 + signal.SIGTERM
         return self._first_failure
 
     def _note_ended(self, seen: set[int]) -> None:

@@ -117,7 +117,8 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     if failure and signal and failure.how == "Terminated":
         failure = None  # the signal that the batch script passed on; no rank failed by itself
     cause = cause_of(facts)
-    code = 0 if cause == "finished" else code_of(facts, failure)  # a signal may end a rank that has nothing left to do
+    # A signal may end a rank that has nothing left to do; and nothing but a finished run may look like one.
+    code = 0 if cause == "finished" else code_of(facts, failure) or 1
     ledger = LedgerWriter(run, attempt, "supervisor")
     if signal:
         ledger.write("signal", name=signal)
