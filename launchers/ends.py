@@ -27,7 +27,7 @@ SAVED, UNHEALTHY, STALLED, DO_NOT_RESTART = 85, 86, 87, 93
 LIMIT = "LIMIT"
 """Stands for a signal where the batch script itself ended the ranks, shortly before the time limit."""
 
-_TERMINATED = ("Terminated", "User defined signal 2")
+TERMINATED = ("Terminated", "User defined signal 2")
 # srun: error: node1: tasks 1,3: Killed      controller: error: laptop: task 0: Exited with exit code 93
 _TASK_ENDED = re.compile(r"^(?:srun|controller): error: (\S+): tasks? ([\d,-]+): (.+)$", re.MULTILINE)
 # slurmstepd-node1: error: *** JOB 3 ON node1 CANCELLED AT 2026-11-24T06:01:57 DUE TO TIME LIMIT ***
@@ -118,7 +118,7 @@ def _near_limit(facts: EndFacts) -> bool:
 
 
 def _only_terminated(batch_log: str) -> bool:
-    return all(how in _TERMINATED for _, _, how in _TASK_ENDED.findall(batch_log))
+    return all(how in TERMINATED for _, _, how in _TASK_ENDED.findall(batch_log))
 
 
 def code_of(facts: EndFacts, failure: Failure | None) -> int:
@@ -138,7 +138,7 @@ def first_failure(batch_log: str) -> Failure | None:
     if not ends:
         return None
     # Ranks that were ended because another failed are "Terminated"; the cause comes before them, or is the only kind.
-    host, ranks, how = next((end for end in ends if end[2] not in _TERMINATED), ends[0])
+    host, ranks, how = next((end for end in ends if end[2] not in TERMINATED), ends[0])
     return Failure(rank=_ranks(ranks)[0], host=host, how=how.strip())
 
 

@@ -21,12 +21,23 @@ from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .attempts import claim, past_of, submission_of, verdicts
 from .decision import Decision, decide
-from .ends import UNHEALTHY, EndFacts, cause_of, code_of, codes_by_srun, failed_nodes, first_failure, slurm_reason
+from .ends import (
+    TERMINATED,
+    UNHEALTHY,
+    Cause,
+    EndFacts,
+    cause_of,
+    code_of,
+    codes_by_srun,
+    failed_nodes,
+    first_failure,
+    slurm_reason,
+)
 from .healing import exclude, exclusions, requeue
 from .logs import read_log
 from .reconcile import reconcile
 from .scontrol import ControlRefused, JobControl, JobDetails
-from .slurm import Slurm, SlurmUnreachable
+from .slurm import Slurm, SlurmUnreachable, expand_hosts
 
 _REQUEUE_S = 20.0
 """What ending the ranks, starting Python and requeueing may take."""
@@ -101,6 +112,7 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     events = [event for event in all_events if event.attempt == attempt]
     control = _control(run)
     said = read_log(run.batch_log(attempt))
+    cancelled = any(event.event == "cancel" and event.attempt >= first for event in all_events)
     facts = EndFacts(
         step_code=step_code,
         verdicts={**codes_by_srun(said), **verdicts(events)},
@@ -109,16 +121,11 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
         signal=signal,
         message=message,
         job=_details(control),
-        cancelled=any(event.event == "cancel" and event.attempt >= first for event in all_events),
+        cancelled=cancelled,
         now=time.time(),
         at_limit=any(event.event == "stopping" and event.fields["why"] == "time limit" for event in events),
     )
-    failure = first_failure(said)
-    if failure and signal and failure.how == "Terminated":
-        failure = None  # the signal that the batch script passed on; no rank failed by itself
     cause = cause_of(facts)
-    # A signal may end a rank that has nothing left to do; and nothing but a finished run may look like one.
-    code = 0 if cause == "finished" else code_of(facts, failure) or 1
     ledger = LedgerWriter(run, attempt, "supervisor")
     if signal:
         ledger.write("signal", name=signal)
@@ -126,42 +133,51 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     decision = decide(past_of(read_ledger(run), first), config.restarts)
     goes_on = decision.restart and control is not None
     if goes_on and decision.elsewhere:
-        bad = _bad_hosts(events, said)
-        exclude(ledger, bad, cause, config.restarts.exclude_hours)
+        exclude(ledger, _bad_hosts(events, facts), cause, config.restarts.exclude_hours)
+    code = _write_exit(ledger, facts, cause, why=decision.why if control else "", requeued=goes_on)
+    if goes_on and control:
+        _go_on(run, control, ledger, decision)
+    return code
+
+
+def _write_exit(ledger: LedgerWriter, facts: EndFacts, cause: Cause, why: str, requeued: bool) -> int:
+    """Record the end; its exit code."""
+    failure = first_failure(facts.batch_log)
+    if failure and facts.signal and failure.how in TERMINATED:
+        failure = None  # the signal that the batch script passed on; no rank failed by itself
+    # A signal may end a rank that has nothing left to do; and nothing but a finished run may look like one.
+    code = 0 if cause == "finished" else code_of(facts, failure) or 1
     ledger.write(
         "exit",
         code=code,
-        step_code=step_code,
-        signal=signal,
-        message=message,
+        step_code=facts.step_code,
+        signal=facts.signal,
+        message=facts.message,
         failure=vars(failure) if failure else None,
-        slurm=slurm_reason(said),
-        why=decision.why if control else "",
-        requeued=goes_on,
+        slurm=slurm_reason(facts.batch_log),
+        why=why,
+        requeued=requeued,
     )
-    if goes_on and control:
-        _go_on(run, control, ledger, decision)
     return code
 
 
 def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Decision) -> None:
     """Requeue. The end is recorded by now: a requeue ends this process too, as soon as Slurm loses patience."""
     config = load_frozen(run.run_yaml).cluster
-    hosts = [*(config.exclude or "").split(","), *(entry.host for entry in exclusions(run))]
+    hosts = [*expand_hosts(config.exclude or ""), *(entry.host for entry in exclusions(run))]
     try:
-        trouble = requeue(control, [host for host in hosts if host])
+        trouble = requeue(control, hosts)
     except (ControlRefused, SlurmUnreachable) as error:
         trouble = str(error)
     ledger.write("requeue", why=decision.why, trouble=trouble)
     print(f"trainwright: {decision.why}{f' ({trouble})' if trouble else ''}", file=sys.stderr)
 
 
-def _bad_hosts(events: Sequence[Event], batch_log: str) -> list[str]:
+def _bad_hosts(events: Sequence[Event], facts: EndFacts) -> list[str]:
     """Nodes that srun said had failed, and those of ranks that said so themselves."""
     hosts = {event.fields["rank"]: event.fields["host"] for event in events if event.event == "start"}
-    codes = {**codes_by_srun(batch_log), **verdicts(events)}
-    unwell = [hosts[rank] for rank, code in codes.items() if code == UNHEALTHY and rank in hosts]
-    return list(dict.fromkeys([*failed_nodes(batch_log), *unwell]))
+    unwell = [hosts[rank] for rank, code in facts.verdicts.items() if code == UNHEALTHY and rank in hosts]
+    return list(dict.fromkeys([*failed_nodes(facts.batch_log), *unwell]))
 
 
 def _control(run: RunDir) -> JobControl | None:

@@ -5,7 +5,8 @@ Whole only in `make test-matrix`: a case takes a minute or two, most of it waiti
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ _SITES = [
     ClusterSettings(preemption=True, user_signal=signal, grace_s=grace, slurmd_timeout_s=15, job_requeue=requeue)
     for signal, grace, requeue in ((False, 0, True), (True, 0, False), (False, 30, False), (True, 30, True))
 ]
+
+
+Fault = Callable[[ClusterNames, str], AbstractContextManager[None]]
 
 
 @dataclass
@@ -99,42 +103,33 @@ def test_preemption(site: Site, reference: dict[int, float]) -> None:
     _check(run, reference, ["preemption"], lost=False)
 
 
-def test_a_node_that_dies(site: Site, reference: dict[int, float]) -> None:
-    run = site.run()
-    dead = run.hosts(1)[1]
-    faults.kill_node(site.names, dead)
+@contextmanager
+def _kill(names: ClusterNames, node: str) -> Iterator[None]:
+    faults.kill_node(names, node)
     try:
-        assert wait_until(lambda: run.attempts() > 1, 120, every_s=0.5), run.explain()
-        run.release()
-        _check(run, reference, ["node failure"], lost=True)
-        assert dead not in run.hosts(2).values()
+        yield
     finally:
-        faults.revive_node(site.names, dead)
+        faults.revive_node(names, node)
 
 
-def test_a_node_that_nobody_reaches(site: Site, reference: dict[int, float]) -> None:
-    run = site.run()
-    lost = run.hosts(1)[1]
-    faults.cut(site.names, lost)
+@contextmanager
+def _cut(names: ClusterNames, node: str) -> Iterator[None]:
+    faults.cut(names, node)
     try:
-        assert wait_until(lambda: run.attempts() > 1, 120, every_s=0.5), run.explain()
-        run.release()
-        _check(run, reference, ["node failure"], lost=True)
-        assert lost not in run.hosts(2).values()
+        yield
     finally:
-        faults.mend(site.names, lost)
+        faults.mend(names, node)
 
 
-def test_a_batch_host_that_dies(site: Site, reference: dict[int, float]) -> None:
+@pytest.mark.parametrize(("fault", "rank"), [(_kill, 1), (_cut, 1), (_kill, 0)], ids=["dies", "cut off", "batch host"])
+def test_a_node_that_is_lost(fault: Fault, rank: int, site: Site, reference: dict[int, float]) -> None:
     run = site.run()
-    dead = run.hosts(1)[0]
-    faults.kill_node(site.names, dead)
-    try:
+    lost = run.hosts(1)[rank]
+    with fault(site.names, lost):
         assert wait_until(lambda: run.attempts() > 1, 300, every_s=0.5), run.explain()
         run.release()
         _check(run, reference, ["node failure"], lost=True)
-    finally:
-        faults.revive_node(site.names, dead)
+        assert lost not in run.hosts(2).values()
 
 
 def test_a_controller_that_is_away_for_a_while(site: Site, reference: dict[int, float]) -> None:

@@ -1,7 +1,6 @@
 """Slurm's host lists and squeue's lines, and what this machine says where there is no Slurm."""
 
 import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,8 @@ import pytest
 from trainwright.config.cluster import ClusterConfig
 from trainwright.config.errors import UserError
 from trainwright.launchers.slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts
+
+from .conftest import write_command
 
 
 @pytest.mark.parametrize(
@@ -27,25 +28,9 @@ def test_host_lists(text: str, hosts: list[str]) -> None:
     assert expand_hosts(text) == hosts
 
 
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of Slurm commands that are shell scripts, first on PATH: answers no real controller gives on demand."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.delenv("SLURM_CONF", raising=False)
-    return folder
-
-
-def _command(folder: Path, name: str, text: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
 def test_jobs_that_squeue_forgot_are_asked_of_sacct(commands: Path) -> None:
-    _command(commands, "squeue", "echo '7|PENDING|Priority|'; echo '8|RUNNING|None|gpu[1-2]'")
-    _command(commands, "sacct", "echo '9|CANCELLED by 1000|None|None assigned'")
+    write_command(commands, "squeue", "echo '7|PENDING|Priority|'; echo '8|RUNNING|None|gpu[1-2]'")
+    write_command(commands, "sacct", "echo '9|CANCELLED by 1000|None|None assigned'")
     found = Slurm(ClusterConfig()).jobs(["7", "8", "9", "10"])
     assert found == {
         "7": JobInfo(state="PENDING", reason="Priority"),
@@ -55,13 +40,13 @@ def test_jobs_that_squeue_forgot_are_asked_of_sacct(commands: Path) -> None:
 
 
 def test_a_job_nobody_knows_is_left_out(commands: Path) -> None:
-    _command(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    _command(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    write_command(commands, "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    write_command(commands, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
     assert Slurm(ClusterConfig()).jobs(["7"]) == {}
 
 
 def test_a_silent_controller_is_told_from_an_unknown_job(commands: Path) -> None:
-    _command(commands, "squeue", "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
+    write_command(commands, "squeue", "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
     with pytest.raises(SlurmUnreachable, match="Unable to contact"):
         Slurm(ClusterConfig()).jobs(["7"])
 
@@ -73,14 +58,14 @@ def test_no_sbatch_here_says_where_to_go(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_missing_dev_cluster_says_how_to_start_it(commands: Path) -> None:
-    _command(commands, "sbatch", "exit 1")
+    write_command(commands, "sbatch", "exit 1")
     with pytest.raises(UserError, match="does not exist; start the dev cluster with `trainwright cluster dev up`"):
         Slurm(ClusterConfig(scheduler="slurm", slurm_conf="/nowhere/slurm.conf")).check()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 def test_a_strangers_slurm_conf_is_refused(commands: Path, tmp_path: Path) -> None:
-    _command(commands, "sbatch", "exit 1")
+    write_command(commands, "sbatch", "exit 1")
     conf = tmp_path / "slurm.conf"
     conf.touch()
     os.chown(conf, 12345, 12345)

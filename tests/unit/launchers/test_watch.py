@@ -1,6 +1,5 @@
 """Which waiting jobs `watch` helps along."""
 
-import stat
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,8 @@ import pytest
 from trainwright.config.cluster import ClusterConfig
 from trainwright.launchers.slurm import JobInfo, SlurmUnreachable
 from trainwright.launchers.watch import Step, look, what_to_do
+
+from .conftest import write_command
 
 
 @pytest.mark.parametrize(
@@ -28,26 +29,10 @@ def test_what_to_do(state: str, reason: str, wanted: str) -> None:
     assert what_to_do(JobInfo(state=state, reason=reason)) == wanted
 
 
-@pytest.fixture
-def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of Slurm commands that are shell scripts: answers no real controller gives on demand."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    monkeypatch.delenv("SLURM_CONF", raising=False)
-    return folder
-
-
-def _command(folder: Path, name: str, text: str) -> None:
-    path = folder / name
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-
-
 def test_one_squeue_for_all_jobs_and_what_is_asked_of_scontrol(commands: Path, tmp_path: Path) -> None:
-    _command(commands, "squeue", f"echo squeue \"$@\" >>{tmp_path}/asked; echo '7|PENDING|BeginTime|'; "
+    write_command(commands, "squeue", f"echo squeue \"$@\" >>{tmp_path}/asked; echo '7|PENDING|BeginTime|'; "
              "echo '8|REQUEUE_HOLD|launch failed requeued held|'; echo '9|RUNNING|None|n1'")  # fmt: skip
-    _command(commands, "scontrol", f'echo "$@" >>{tmp_path}/asked')
+    write_command(commands, "scontrol", f'echo "$@" >>{tmp_path}/asked')
     steps = look(ClusterConfig(), ["7", "8", "9"])
     assert steps == [Step(job_id="7", done="started now instead of later"), Step(job_id="8", done="released")]
     asked = (tmp_path / "asked").read_text().splitlines()
@@ -56,9 +41,9 @@ def test_one_squeue_for_all_jobs_and_what_is_asked_of_scontrol(commands: Path, t
 
 
 def test_a_refusal_is_told_and_a_silent_controller_is_the_callers(commands: Path) -> None:
-    _command(commands, "squeue", "echo '7|PENDING|BeginTime|'")
-    _command(commands, "scontrol", "echo 'Access/permission denied' >&2; exit 1")
+    write_command(commands, "squeue", "echo '7|PENDING|BeginTime|'")
+    write_command(commands, "scontrol", "echo 'Access/permission denied' >&2; exit 1")
     assert look(ClusterConfig(), ["7"])[0].done == "Slurm refused: Access/permission denied"
-    _command(commands, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    write_command(commands, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmUnreachable):
         look(ClusterConfig(), ["7"])
