@@ -9,7 +9,7 @@ class RestartsConfig(Section):
     """Restarts of one submission. Each cause has its own budget; a cancelled or finished run is never restarted."""
 
     crashes: int = Field(default=3, ge=0)
-    """Restarts after a rank crashed, was killed or hung."""
+    """Restarts after a rank crashed or was killed."""
     nodes: int = Field(default=10, ge=0)
     """Restarts on other nodes after a node failed or was found unhealthy."""
     preemptions: int = Field(default=1000, ge=0)

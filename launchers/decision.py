@@ -29,7 +29,6 @@ class Decision:
 
 _BUDGET = {
     "crash": "crashes",
-    "hang": "crashes",
     "node failure": "nodes",
     "unhealthy node": "nodes",
     "preemption": "preemptions",

@@ -22,15 +22,12 @@ class JobDetails:
 
     state: str
     """Slurm's word: RUNNING, COMPLETING, PENDING, PREEMPTED, TIMEOUT, CANCELLED, ..."""
-    reason: str
     ends_at: float | None
     """Seconds since the epoch at which the time limit ends it; None without one."""
     preempted: bool
     """Another job has been given its nodes."""
     requeues: bool
     """Slurm may put it back into the queue."""
-    nodes: str
-    """Slurm host list."""
 
 
 class JobControl:
@@ -79,11 +76,9 @@ def parse_job(text: str) -> JobDetails:
     """The line that `scontrol show job --oneliner` prints, of Slurm 22.05 to 25.11."""
     return JobDetails(
         state=_value(text, "JobState") or "UNKNOWN",
-        reason=_value(text, "Reason") or "",
         ends_at=_time(_value(text, "EndTime")),
         preempted=_time(_value(text, "PreemptTime")) is not None,
         requeues=_value(text, "Requeue") == "1",
-        nodes=_value(text, "NodeList") or "",
     )
 
 

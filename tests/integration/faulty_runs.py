@@ -15,6 +15,8 @@ from trainwright.launchers.processes import wait_until
 from trainwright.tracking.ledger import Event, read_ledger
 from trainwright.tracking.recorder import read_attempts, read_metrics
 
+from ..conftest import MODEL
+
 if TYPE_CHECKING:
     from .conftest import User
 
@@ -36,6 +38,14 @@ cluster:
   time_limit: "00:10:00"
   environment: [TOY_FAULTS, TOY_STEP_S]
 """
+
+
+def toy_files(folder: Path, store: Path) -> Path:
+    """The folder with a copy of a token store and a model beside it."""
+    shutil.copytree(store, folder / "store.zarr")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(json.dumps(MODEL))
+    return folder
 
 
 @dataclass

@@ -18,8 +18,7 @@ import pytest
 
 from trainwright.launchers.processes import wait_until
 
-from ..conftest import MODEL
-from .faulty_runs import ToyProject, ToyRun, curve, repeated
+from .faulty_runs import ToyProject, ToyRun, curve, repeated, toy_files
 
 if TYPE_CHECKING:
     from .conftest import User
@@ -105,10 +104,7 @@ def outcomes(
     dev_cluster: Path, ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, tuple[ToyRun, dict[str, Any]]]]:
     """Each cell's run and its last status, after all have ended."""
-    files = tmp_path_factory.mktemp("toy")
-    shutil.copytree(small_store, files / "store.zarr")
-    (files / "model").mkdir()
-    (files / "model" / "config.json").write_text(json.dumps(MODEL))
+    files = toy_files(tmp_path_factory.mktemp("toy"), small_store)
     projects = [ToyProject.make(ordinary_user, files, dev_cluster) for _ in CELLS]
     runs = {name: project.submit(*CELLS[name].overrides) for name, project in zip(CELLS, projects, strict=True)}
     with ThreadPoolExecutor(len(runs)) as pool:

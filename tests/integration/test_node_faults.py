@@ -3,8 +3,6 @@
 Whole only in `make test-matrix`: a case takes a minute or two, most of it waiting for Slurm.
 """
 
-import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,8 +17,7 @@ from trainwright.launchers.dev_cluster.names import ClusterNames
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.processes import wait_until
 
-from ..conftest import MODEL
-from .faulty_runs import ToyProject, ToyRun, curve, repeated
+from .faulty_runs import ToyProject, ToyRun, curve, repeated, toy_files
 from .real_runs import WHOLE
 
 if TYPE_CHECKING:
@@ -60,10 +57,7 @@ def site(
     request: pytest.FixtureRequest, ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
     folder = Path("/tmp") / f"trainwright-test-site-{tmp_path_factory.mktemp('site').name}"
-    files = tmp_path_factory.mktemp("toy")
-    shutil.copytree(small_store, files / "store.zarr")
-    (files / "model").mkdir()
-    (files / "model" / "config.json").write_text(json.dumps(MODEL))
+    files = toy_files(tmp_path_factory.mktemp("toy"), small_store)
     patch = pytest.MonkeyPatch()
     try:
         dev_cluster.up(folder, num_nodes=4, settings=request.param)

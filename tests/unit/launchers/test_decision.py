@@ -23,9 +23,9 @@ def _past(*causes: tuple[Cause, bool]) -> list[Past]:
         (_past(("cancelled", True)), False, False, "it was cancelled"),
         (_past(("mistake", True)), False, False, "a restart would not help"),
         (_past(("crash", False)), True, False, "crash: goes on from the last checkpoint"),
-        (_past(("crash", True), ("hang", True)), True, False, "hang: goes on"),
+        (_past(("crash", True), ("crash", True)), True, False, "crash: goes on"),
         (
-            _past(("crash", True), ("hang", True), ("crash", True)),
+            _past(("crash", True), ("crash", True), ("crash", True)),
             False,
             False,
             "2 restarts are allowed (restarts.crashes)",

@@ -86,9 +86,7 @@ def test_code(step_code: int, verdicts: dict[int, int], failed_rank: int | None,
 
 
 def _job(state: str = "RUNNING", ends_in: float = 9e9, preempted: bool = False) -> JobDetails:
-    return JobDetails(
-        state=state, reason="", ends_at=1000 + ends_in, preempted=preempted, requeues=True, nodes="n[1-2]"
-    )
+    return JobDetails(state=state, ends_at=1000 + ends_in, preempted=preempted, requeues=True)
 
 
 _SAVED = {0: 85, 1: 85}
@@ -107,7 +105,6 @@ _SAVED = {0: 85, 1: 85}
         ({"job": _job("NODE_FAIL")}, "node failure"),
         ({"verdicts": {0: 93}}, "mistake"),
         ({"verdicts": {0: 1, 1: 86}}, "unhealthy node"),
-        ({"verdicts": {0: 87}}, "hang"),
         ({"verdicts": _SAVED, "signal": "USR2", "job": _job(preempted=True)}, "preemption"),
         ({"verdicts": _SAVED, "batch_log": _PREEMPTED}, "preemption"),
         ({"verdicts": _SAVED, "at_limit": True}, "time limit"),
@@ -136,11 +133,11 @@ def test_what_scontrol_says_of_a_job() -> None:
         "ExcNodeList=n9 Command=/a/b.sh\n"
     )
     job = parse_job(line)
-    assert (job.state, job.requeues, job.preempted, job.nodes, job.reason) == ("COMPLETING", True, False, "n[1-2]", "")
+    assert (job.state, job.requeues, job.preempted) == ("COMPLETING", True, False)
     assert job.ends_at is not None
     taken = parse_job(
         line.replace("PreemptTime=None", "PreemptTime=2026-11-28T20:05:00").replace("2026-11-28T20:10:00", "Unknown")
     )
     assert taken.preempted
     assert taken.ends_at is None
-    assert parse_job("JobId=7 JobState=PENDING NodeList=(null)").nodes == ""
+    assert not parse_job("JobId=7 JobState=PENDING PreemptTime=None").requeues
