@@ -3,9 +3,12 @@
 Import megatron only after `prepare()`. Each mend names the reason; each has a test that fails without it.
 """
 
+import contextlib
 import functools
 import importlib.metadata
+import sys
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,7 +17,7 @@ import torch
 @functools.cache  # the stand-ins wrap what they find: twice would be wrong
 def prepare() -> None:
     """Make megatron-core importable and usable on this machine (CUDA or CPU)."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _absent("wandb"):
         # Fallbacks from Transformer Engine and Apex are what we want: our layer spec uses neither.
         warnings.simplefilter("ignore")
         if not torch.cuda.is_available():
@@ -22,6 +25,22 @@ def prepare() -> None:
         import megatron.core.transformer.moe.moe_utils as moe_utils
     if not hasattr(moe_utils, "te_general_gemm"):
         moe_utils.te_general_gemm = None  # the router asks whether it is None, but without TE the name is not there
+
+
+@contextlib.contextmanager
+def _absent(package: str) -> Iterator[None]:
+    """Importing a package fails meanwhile, unless it is imported already.
+
+    megatron-core's inference, which we never call, imports W&B wherever it finds it: a second of every start.
+    """
+    hidden = package not in sys.modules
+    if hidden:
+        sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[package]
 
 
 def _prepare_cpu() -> None:

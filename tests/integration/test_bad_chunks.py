@@ -29,7 +29,7 @@ def test_a_run_goes_on_without_a_bad_chunk(tmp_path: Path) -> None:
     (shard,) = (run_file.parent / "store.zarr" / "c").iterdir()
     flip(shard, shard.stat().st_size // 2)
     curves = []
-    for name, layout in (("one", []), ("two", LAYOUTS["tp2_pp2"])):
+    for name, layout in (("one", []), ("two", LAYOUTS["tp2_sp"])):
         length = ["train.steps=6", "checkpoint.every_steps=1", "data.on_bad_chunk=stop"]
         run = start(run_file, name, [*length, *layout])
         said = stopped(run)

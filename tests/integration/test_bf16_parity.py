@@ -14,10 +14,14 @@ from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 from .real_runs import LAYOUTS, MOE_LAYOUTS, QWEN3_MOE, WHOLE, Model, engines_logits, make_project, train
 from .vllm_parity import Target, served
 
-pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.ranks,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not WHOLE, reason="part of `make test-matrix`"),
+]
 PROMPTS, LENGTH = 200, 32
-CASES = [(QWEN3_MOE.with_wide_heads(), "ep2")]
-CASES += [(Model("qwen3", False).with_wide_heads(), "tp2_sp")] if WHOLE else []
+CASES = [(QWEN3_MOE.with_wide_heads(), "ep2"), (Model("qwen3", False).with_wide_heads(), "tp2_sp")]
 
 
 def prompt_logprobs(target: Target, prompts: list[list[int]]) -> NDArray[np.float64]:

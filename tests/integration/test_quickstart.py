@@ -1,6 +1,7 @@
 """The product as a newcomer meets it: `trainwright quickstart`, and the same run file on a real Slurm.
 
-These are the slowest tests: two whole quickstarts, dense and with experts, and one real vLLM in a Slurm job.
+These are the slowest tests: a whole quickstart, one with experts (a fifth of its steps but in `make test-matrix`), and
+one real vLLM in a Slurm job.
 """
 
 import json
@@ -18,6 +19,7 @@ from tokenizers import Tokenizer
 from trainwright.launchers import dev_cluster as cluster
 
 from .conftest import CLI, User
+from .real_runs import WHOLE
 from .vllm_parity import Target, compare_greedy
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(1200)]
@@ -27,7 +29,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(1200)]
 def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """One quickstart, whole, its endpoint left running; its closing record, and its `folder`."""
     folder = tmp_path_factory.mktemp("quickstart") / "quickstart"
-    kind = ["--moe"] if request.param == "moe" else []
+    kind = [] if request.param == "dense" else ["--moe"] if WHOLE else ["--moe", "train.steps=40"]
     command = [*CLI, "quickstart", *kind, "--folder", str(folder), "--keep-serving", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -39,7 +41,8 @@ def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def test_loss_falls_and_a_completion_is_shown(quickstart: dict[str, Any]) -> None:
-    assert quickstart["last_loss"] <= 0.6 * quickstart["first_loss"]
+    whole = WHOLE or "moe" not in Path(quickstart["run"]).name
+    assert quickstart["last_loss"] <= (0.6 if whole else 0.85) * quickstart["first_loss"]
     assert quickstart["completion"].strip()
     assert quickstart["logits_max_rel"] <= 1e-5
     assert Path(quickstart["loss_plot"]).read_bytes().startswith(b"\x89PNG")
