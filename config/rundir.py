@@ -80,6 +80,18 @@ class RunDir:
         """What the batch script and srun (or the local controller) said."""
         return self.attempt_logs(attempt) / "batch.log"
 
+    def hang_report(self, attempt: int, rank: int) -> Path:
+        """What a rank says when it has made no progress for too long."""
+        return self.attempt_logs(attempt) / f"hang-{rank:05d}.json"
+
+    def stacks(self, attempt: int, rank: int) -> Path:
+        """The stacks of all threads of a rank that has made no progress."""
+        return self.attempt_logs(attempt) / f"stacks-{rank:05d}.txt"
+
+    def flight_record(self, attempt: int, rank: int) -> Path:
+        """torch's own record of the collectives of a rank that has made no progress."""
+        return self.attempt_logs(attempt) / f"flight-{rank:05d}.json"
+
     def rendezvous(self, attempt: int) -> Path:
         """Where rank 0 of an attempt leaves the port that it found free."""
         return self.ledger / f"{attempt:04d}" / "rendezvous.json"

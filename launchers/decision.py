@@ -29,6 +29,7 @@ class Decision:
 
 _BUDGET = {
     "crash": "crashes",
+    "hang": "hangs",
     "node failure": "nodes",
     "unhealthy node": "nodes",
     "preemption": "preemptions",

@@ -16,12 +16,13 @@ Cause = Literal[
     "asked",
     "node failure",
     "unhealthy node",
+    "hang",
     "crash",
 ]
 
 FINISHED, CRASHED = 0, 1
-SAVED, UNHEALTHY, DO_NOT_RESTART = 85, 86, 93
-"""Verdicts of a rank: all saved, restart me; this node is bad; restarting would not help."""
+SAVED, UNHEALTHY, HUNG, DO_NOT_RESTART = 85, 86, 87, 93
+"""Verdicts of a rank: all saved, restart me; this node is bad; no progress; restarting would not help."""
 
 LIMIT = "LIMIT"
 """Stands for a signal where the batch script itself ended the ranks, shortly before the time limit."""
@@ -104,6 +105,8 @@ def _by_verdicts(facts: EndFacts) -> Cause | None:
         return "mistake"
     if UNHEALTHY in codes:
         return "unhealthy node"
+    if HUNG in codes:  # others may have crashed since, when those that waited had left
+        return "hang"
     return None
 
 
@@ -144,7 +147,7 @@ def codes_by_srun(batch_log: str) -> dict[int, int]:
     codes = {}
     for _, ranks, how in _TASK_ENDED.findall(batch_log):
         said = re.fullmatch(r"Exited with exit code (\d+)", how.strip())
-        if said and int(said.group(1)) in (SAVED, UNHEALTHY, DO_NOT_RESTART):
+        if said and int(said.group(1)) in (SAVED, UNHEALTHY, HUNG, DO_NOT_RESTART):
             codes.update(dict.fromkeys(_ranks(ranks), int(said.group(1))))
     return codes
 

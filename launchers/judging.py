@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..tracking.ledger import Event
-from .ends import LIMIT
+from .ends import HUNG, LIMIT
 from .slurm import JobInfo
 
 State = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
@@ -47,13 +47,14 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     cancelled = any(event.event == "cancel" for event in events)
     end = next((event.fields for event in events if event.event == "exit" and event.writer == "supervisor"), None)
     if end is not None and end.get("requeued") and not cancelled:
-        return _requeued(str(end.get("why", "")), probe)
+        told = _hang(events)
+        return _requeued(f"{told.why}; {end.get('why', '')}" if told else str(end.get("why", "")), probe)
     if end is not None:
         if end["code"] == 0:
             return Judgement(state="finished", code=0)
         if cancelled or end.get("slurm") == "cancelled":
             return Judgement(state="cancelled", why=_who_cancelled(cancelled), code=end["code"])
-        return _with_decision(_failure(events, end), end)
+        return _with_decision(_hang(events) or _failure(events, end), end)
     if submit is None:
         return Judgement(state="unknown", why="nothing was recorded after the attempt was claimed")
     if probe.job is not None:
@@ -87,6 +88,15 @@ def _failure(events: Sequence[Event], end: dict[str, object]) -> Judgement:
     if rank is not None:
         return Judgement(state="failed", why=f"rank {rank}: {how}, without a word of its own", rank=rank, code=code)
     return _loudest(events, code) or Judgement(state="failed", why=f"ended with exit code {code}", code=code)
+
+
+def _hang(events: Sequence[Event]) -> Judgement | None:
+    """Who was waited for, if that was the cause."""
+    for event in events:
+        if event.event == "cause" and event.fields["cause"] == "hang":
+            ranks = event.fields.get("ranks") or [None]
+            return Judgement(state="failed", why=event.fields.get("why", "hang"), rank=ranks[0], code=HUNG)
+    return None
 
 
 def _with_decision(judged: Judgement, end: dict[str, object]) -> Judgement:

@@ -5,13 +5,15 @@ import os
 import socket
 import sys
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ..config.errors import UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import LedgerWriter, read_ledger
-from .ends import CRASHED, DO_NOT_RESTART, SAVED
+from .ends import CRASHED, DO_NOT_RESTART, HUNG, SAVED
 from .processes import kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
@@ -33,7 +35,7 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     run, place = RunDir(Path(run_dir)), place_from(os.environ)
     ledger = LedgerWriter(run, attempt, f"rank-{place.rank:05d}")
     ledger.write("start", **_who(place))
-    code, message = _train(run, attempt, place, signals)
+    code, message = _train(run, attempt, place, signals, partial(_hung, ledger, place.rank))
     ledger.write("verdict", rank=place.rank, code=code, message=message)
     # Children ignore SIGTERM, so the interpreter would wait for them for ever, and the step with it.
     kill_descendants(os.getpid())
@@ -44,13 +46,24 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     return code
 
 
-def _train(run: RunDir, attempt: int, place: Place, signals: StopSignals) -> tuple[int, str]:
+def _hung(ledger: LedgerWriter, rank: int, message: str) -> None:
+    """End this process, whatever its main thread waits for; called by the watchdog's thread."""
+    ledger.write("verdict", rank=rank, code=HUNG, message=message)
+    kill_descendants(os.getpid())
+    ledger.write("exit", rank=rank, code=HUNG)
+    os._exit(HUNG)
+
+
+def _train(
+    run: RunDir, attempt: int, place: Place, signals: StopSignals, hung: Callable[[str], None]
+) -> tuple[int, str]:
     """Exit code and, if it is not 0, one line that says why."""
     try:
         config = load_frozen(run.attempt_yaml(attempt))
         join(place, run.rendezvous(attempt), config.cluster)
         trainer = importlib.import_module(TRAINER)
-        code = trainer.run_rank(run.path, attempt, asked=lambda: signals.caught, ends_at=_ends_at(run, attempt))
+        ends_at = _ends_at(run, attempt)
+        code = trainer.run_rank(run.path, attempt, asked=lambda: signals.caught, ends_at=ends_at, hung=hung)
     except UserError as error:
         print(f"trainwright: {error}", file=sys.stderr)
         return DO_NOT_RESTART, str(error)

@@ -7,6 +7,7 @@ from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .attempts import verdicts
 from .ends import Cause, EndFacts, cause_of, slurm_reason
+from .hangs import name_hang
 from .healing import exclude
 from .logs import read_log
 from .slurm import Slurm, SlurmUnreachable, expand_hosts
@@ -37,7 +38,8 @@ def _judge(run: RunDir, first: int, before: int, attempt: int, events: Sequence[
         # Slurm starts a job again after these three and after a failed node, which alone leaves no line.
         cause = "node failure" if dead or reason is None else _REASONS.get(reason, "node failure")
     ledger = LedgerWriter(run, before, f"found-by-{attempt:04d}")
-    ledger.write("cause", cause=cause, nodes=dead)
+    hang = name_hang(run, before, events, config.cluster.world_size) if cause == "hang" else None
+    ledger.write("cause", cause=cause, nodes=dead, **({"why": hang.line, "ranks": hang.ranks} if hang else {}))
     if cause == "node failure":
         exclude(ledger, dead, f"{cause} in attempt {before}", config.restarts.exclude_hours)
 

@@ -33,6 +33,7 @@ from .ends import (
     first_failure,
     slurm_reason,
 )
+from .hangs import name_hang
 from .healing import exclude, exclusions, requeue
 from .logs import read_log
 from .reconcile import reconcile
@@ -129,7 +130,8 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     ledger = LedgerWriter(run, attempt, "supervisor")
     if signal:
         ledger.write("signal", name=signal)
-    ledger.write("cause", cause=cause)
+    hang = name_hang(run, attempt, events, facts.world_size) if cause == "hang" else None
+    ledger.write("cause", cause=cause, **({"why": hang.line, "ranks": hang.ranks} if hang else {}))
     decision = decide(past_of(read_ledger(run), first), config.restarts)
     goes_on = decision.restart and control is not None
     if goes_on and decision.elsewhere:

@@ -5,6 +5,7 @@ Imported only after compat.prepare().
 
 import math
 import re
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from ..config.model import ModelShape, RopeScaling
 from ..config.run import RunConfig
 from ..storage.checkpoints.tensor_names import Part, padded_vocab_size
 from .layers import block_spec
+from .ranks import PATIENCE
 from .rotary import RestartingRotary
 
 _OUTSIDE_LAYERS = {
@@ -170,6 +172,7 @@ def initialize_groups(layout: Layout) -> None:
         pipeline_model_parallel_size=layout.pipeline,
         expert_model_parallel_size=layout.expert,
         expert_tensor_parallel_size=layout.expert_tensor,
+        distributed_timeout_minutes=PATIENCE // timedelta(minutes=1),
     )
 
 

@@ -21,6 +21,11 @@ class Rank:
     local_rank: int
 
 
+PATIENCE = timedelta(days=1)
+"""What operations of a process group may take: longer than any hang, which the watchdog ends and names."""
+_JOIN_PATIENCE = timedelta(minutes=10)
+
+
 def join(expected_world_size: int) -> Rank:
     """Join the default group by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: NCCL on CUDA, else gloo."""
     me = Rank(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
@@ -39,7 +44,8 @@ def join(expected_world_size: int) -> Rank:
         alone = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=alone, rank=0, world_size=1)
     else:
-        dist.init_process_group(backend, timeout=timedelta(minutes=10))
+        dist.init_process_group(backend, timeout=_JOIN_PATIENCE)
+        dist.distributed_c10d._set_pg_timeout(PATIENCE)
     return me
 
 

@@ -1,5 +1,6 @@
 """Staging of a run's stores on every node before its first step; ranks wait for each other however long it takes."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 from threading import Event, Thread
@@ -17,7 +18,7 @@ class _Stopped(Exception):
     """Another rank failed."""
 
 
-def stage(data: DataConfig) -> DataConfig:
+def stage(data: DataConfig, progressed: Callable[[str], None]) -> DataConfig:
     """The data section to open: its stores, or their copies on this node's disk. Every rank calls it, once joined.
 
     Raises UserError on all ranks if it fails on one.
@@ -32,6 +33,7 @@ def stage(data: DataConfig) -> DataConfig:
             break
         if all_agree(work.done()):
             return work.result()
+        progressed("stage")  # copies may take hours; that all ranks answer is progress
         wait([work], _TURN_S)
     stop.set()
     if failed:

@@ -26,23 +26,33 @@ from ..tracking.wandb_log import stable_wandb_id
 from . import compat
 from .bad_chunks import record, replace_recorded
 from .batches import BatchReader
+from .collectives import install
 from .engine import Engine, Samples, StepResult
+from .hang_report import Reporter
 from .ranks import Rank, host_array, join
 from .resume import find_start, first_weights
 from .saving import Progress, Saver
 from .schedule import learning_rate
 from .staging import damage_in_copy, stage
 from .stopping import StopAgreement
+from .watchdog import HangLimits, Watchdog
 
 FINISHED, SAVED = 0, 85
 _MOST_SKIPPED = 10  # updates in a row that may be skipped for a gradient that is not finite
 
 
-def run_rank(run_dir: Path, attempt: int, asked: Callable[[], str] = str, ends_at: float | None = None) -> int:
+def run_rank(
+    run_dir: Path,
+    attempt: int,
+    asked: Callable[[], str] = str,
+    ends_at: float | None = None,
+    hung: Callable[[str], None] | None = None,
+) -> int:
     """Train as one rank of a run until its last step; returns the verdict code (0: finished, 85: saved, not finished).
 
     `asked` names a signal that has asked this process to stop, or is empty; `ends_at` is when the time limit ends the
-    job, in seconds since the epoch. Either way all ranks save after the same step and leave.
+    job, in seconds since the epoch. Either way all ranks save after the same step and leave. `hung` ends this process
+    when it makes no progress any more, and is told so in one line.
 
     Reads RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT. Raises UserError for what the user can mend.
     """
@@ -53,14 +63,18 @@ def run_rank(run_dir: Path, attempt: int, asked: Callable[[], str] = str, ends_a
     if run.data.stage_to is None:  # what is wrong with a store is said before ranks wait for each other
         data = _open(run.data, model)
     compat.prepare()
+    install()
     me = join(layout.world_size)
-    try:
-        if run.data.stage_to is not None:
-            data = _open(stage(run.data), model)
-        training = _Training(run, place, attempt, me, model, layout, data)
-        finished = training.run(StopAgreement(me, place, training.ledger, asked, ends_at))
-    finally:
-        dist.destroy_process_group()
+    reporter = Reporter(place, attempt, me.rank, me.world_size)
+    with Watchdog(HangLimits(run.restarts), reporter, hung) as watchdog:
+        try:
+            if run.data.stage_to is not None:
+                data = _open(stage(run.data, watchdog.entered), model)
+            watchdog.entered("load")
+            training = _Training(run, place, attempt, me, model, layout, data)
+            finished = training.run(StopAgreement(me, place, training.ledger, asked, ends_at), watchdog)
+        finally:
+            dist.destroy_process_group()
     return FINISHED if finished else SAVED
 
 
@@ -103,7 +117,7 @@ class _Training:
             wandb_id=wandb_id,
         )
 
-    def run(self, stop: StopAgreement) -> bool:
+    def run(self, stop: StopAgreement, watchdog: Watchdog) -> bool:
         """Load, train, save; whether the last step was reached. If not, all ranks agreed to stop, and have saved."""
         replace_recorded(self._run, self._run_dir, self._data, self._me.rank)
         start = find_start(self._run, self._run_dir, self._model, self._data, self._me)
@@ -111,6 +125,7 @@ class _Training:
         unsaved = start is None or start.folder != self._run_dir.checkpoint(progress.step)
         begun, every = progress.step, self._run.checkpoint.every_steps
         skipped = 0
+        watchdog.entered("first step")
         with closing(self._batches), self._recorder() as recorder:
             while progress.step < self._run.train.steps and not stop.agreed(progress.step):
                 began = time.perf_counter()
@@ -119,15 +134,19 @@ class _Training:
                 progress = self._advance(progress, result)
                 seconds = time.perf_counter() - began
                 stop.step_took(seconds)
+                watchdog.step_done(progress.step, seconds)
                 if recorder:
                     recorder.step(_record(progress.step, result, rate, seconds))
                 skipped = self._count_skipped(skipped, result, progress.step)
                 unsaved = every is None or progress.step % every != 0
                 if not unsaved:
-                    self._save(progress, recorder, stop)
+                    with watchdog.saving():
+                        self._save(progress, recorder, stop)
             finished = progress.step >= self._run.train.steps
             if unsaved and (finished or progress.step > begun):
-                self._save(progress, recorder, stop)
+                with watchdog.saving():
+                    self._save(progress, recorder, stop)
+            watchdog.entered("end")
         if finished and self._me.rank == 0:
             _draw(self._run_dir)
         return finished

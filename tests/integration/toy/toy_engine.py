@@ -1,8 +1,8 @@
 """An engine that learns nothing and computes exactly: its state and loss tell which samples it was given, in order.
 
 Every rank holds all tensors and owns a share of their rows. A file fault-RANK in $TOY_FAULTS does what it says, once:
-`hang`, `exit N`; `kill-in-save` and `full` wait for its next checkpoint (the latter does not fit the disk). While the
-file `hold` is there, every rank waits after 50 steps.
+`exit N`, a hang of toy_hangs; `kill-in-save`, `full` and `hang-in-save` wait for its next checkpoint (the second does
+not fit the disk). `at N ...` waits for the Nth step. While the file `hold` is there, every rank waits after 50 steps.
 """
 
 import errno
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from toy_hangs import HANGS  # type: ignore[import-not-found]
 
 from trainwright.config.layout import Layout
 from trainwright.config.model import ModelShape
@@ -39,6 +40,9 @@ class MegatronEngine:
         self._faults = Path(os.environ["TOY_FAULTS"])
         self._seconds = float(os.environ.get("TOY_STEP_S", "0.02"))
         self._at_save, self._steps = "", 0
+        pairs = [dist.new_group([first, first + 1], group_desc="PAIR") for first in range(0, self._size - 1, 2)]
+        self._pair = pairs[rank // 2] if rank // 2 < len(pairs) else None
+        self._skip_pair = self._hang_after_pair = False
         context = multiprocessing.get_context("fork")
         for _ in range(2):  # what data workers would be: they must not act on signals, nor outlive the rank
             context.Process(target=time.sleep, args=(3600,), daemon=True).start()
@@ -54,6 +58,10 @@ class MegatronEngine:
         while self._steps > 50 and (self._faults / "hold").exists():
             time.sleep(0.05)
         self._act()
+        if self._pair and not self._skip_pair:
+            dist.all_reduce(torch.ones(1), group=self._pair)
+        if self._hang_after_pair:
+            HANGS["hang"](self._rank)
         weights = np.arange(1, samples.tokens.shape[1] + 1)
         sums = torch.tensor([int((samples.tokens * weights).sum()), int(samples.counted.sum())])
         dist.all_reduce(sums)
@@ -68,6 +76,8 @@ class MegatronEngine:
     def owned_state(self) -> list[OwnedRectangle]:
         if self._at_save == "kill-in-save":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._at_save == "hang-in-save":
+            HANGS["hang"](self._rank)
         if self._at_save == "full":
             self._at_save = ""
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint")
@@ -86,11 +96,16 @@ class MegatronEngine:
             words = order.read_text().split()
         except FileNotFoundError:
             return
+        if words[0] == "at":
+            if self._steps < int(words[1]):
+                return
+            words = words[2:]
         order.unlink()
         print("fault:", *words, file=sys.stderr, flush=True)
-        if words[0] == "hang":
-            while True:
-                time.sleep(1)
+        if words[0] in HANGS:
+            HANGS[words[0]](self._rank)
+        self._skip_pair = words[0] == "skip-pair"
+        self._hang_after_pair = words[0] == "hang-after-pair"
         if words[0] == "exit":
             os._exit(int(words[1]))
         self._at_save = words[0]

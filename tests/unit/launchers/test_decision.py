@@ -10,6 +10,7 @@ _LIMITS = RestartsConfig(crashes=2, nodes=1, preemptions=5, time_limits=4, witho
 
 
 _LIMIT: tuple[Cause, bool] = ("time limit", True)
+_HANG: tuple[Cause, bool] = ("hang", True)
 
 
 def _past(*causes: tuple[Cause, bool]) -> list[Past]:
@@ -24,6 +25,13 @@ def _past(*causes: tuple[Cause, bool]) -> list[Past]:
         (_past(("mistake", True)), False, False, "a restart would not help"),
         (_past(("crash", False)), True, False, "crash: goes on from the last checkpoint"),
         (_past(("crash", True), ("crash", True)), True, False, "crash: goes on"),
+        (
+            _past(("crash", True), ("crash", True), ("hang", True)),
+            True,
+            False,
+            "hang: goes on from the last checkpoint",
+        ),
+        (_past(*[_HANG] * 4), False, False, "3 restarts are allowed (restarts.hangs) and used"),
         (
             _past(("crash", True), ("crash", True), ("crash", True)),
             False,

@@ -105,6 +105,7 @@ _SAVED = {0: 85, 1: 85}
         ({"job": _job("NODE_FAIL")}, "node failure"),
         ({"verdicts": {0: 93}}, "mistake"),
         ({"verdicts": {0: 1, 1: 86}}, "unhealthy node"),
+        ({"verdicts": {0: 87, 1: 1}}, "hang"),
         ({"verdicts": _SAVED, "signal": "USR2", "job": _job(preempted=True)}, "preemption"),
         ({"verdicts": _SAVED, "batch_log": _PREEMPTED}, "preemption"),
         ({"verdicts": _SAVED, "at_limit": True}, "time limit"),
