@@ -43,6 +43,7 @@ def plan_text(plan: "Plan") -> str:
     active = f", of which a token passes {plan.active_parameters:,}" if sparse else ""
     size = "unknown" if plan.staged_bytes is None else f"{plan.staged_bytes:,}"
     staged = [f"staging     {size} bytes to {plan.stage} of each node"] if plan.stage else []
+    commit = [f"commit      {plan.commit[:12]}{_uncommitted(plan)}"] if plan.commit else []
     lines = [
         f"run         {plan.name}, in {plan.run_dir}",
         f"layout      {' x '.join(axes)} = {len(plan.ranks)} ranks{inside if sparse else ''}",
@@ -50,6 +51,7 @@ def plan_text(plan: "Plan") -> str:
         "memory      unknown: try a few steps (train.steps=5) before a long run",
         f"tokens      {plan.tokens_per_step:,} per step x {plan.steps:,} steps = {plan.tokens:,}",
         *staged,
+        *commit,
         "",
         *_data_lines(plan.data),
         "",
@@ -62,6 +64,13 @@ def plan_text(plan: "Plan") -> str:
         lines.append(f"{numbers}  {layers:<6}{experts}".rstrip())
     lines += ["", plan.script.rstrip() if plan.script else "no script: the ranks are processes of this machine"]
     return "\n".join(lines)
+
+
+def _uncommitted(plan: "Plan") -> str:
+    kept, left = len(plan.uncommitted), len(plan.left_out)
+    words = [f"{kept} files not committed, to be kept as a patch"] if kept else []
+    words += [f"{left} untracked ones left out"] if left else []
+    return "".join(f", {word}" for word in words)
 
 
 def _data_lines(shares: "list[Share]") -> list[str]:

@@ -24,7 +24,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Submit; with --wait 0 if the run finished, 2 if a rank reported a user's mistake, else 1."""
+    """Submit; with --wait 0 if the run finished, 2 if a rank reported a user's mistake, 3 if the snapshot was not what
+    it was, else 1."""
     submitted = _submit(arguments)
     record = {
         "run": str(submitted.run_dir.path),
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if last.state == "finished":
         return 0
     print(f"trainwright: {last.run}: {last.state}: {last.why}; see {last.log}", file=sys.stderr)
-    return 2 if last.code == 93 else 1
+    return {93: 2, 3: 3}.get(last.code or 1, 1)
 
 
 def _submit(arguments: argparse.Namespace) -> "Submitted":

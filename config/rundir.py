@@ -30,17 +30,22 @@ class RunDir:
 
     @property
     def snapshot(self) -> Path:
-        """What the run was made of: code/, model/, tokenizer/, digest.json."""
+        """What the run was made of: code/, model/, tokenizer/, git.json, uncommitted.patch, digest.json."""
         return self.path / "snapshot"
 
     @property
     def code(self) -> Path:
-        """Folder to put on PYTHONPATH: holds trainwright/<folder>/ as submitted."""
+        """Folder to put on PYTHONPATH: holds trainwright/<folder>/ as submitted. A link into `shared_code`."""
         return self.snapshot / "code"
 
     @property
     def code_digest(self) -> Path:
         return self.snapshot / "digest.json"
+
+    @property
+    def git_record(self) -> Path:
+        """Commit and state of the work tree from which the run was submitted; missing if there was none."""
+        return self.snapshot / "git.json"
 
     @property
     def model_config(self) -> Path:
@@ -153,6 +158,14 @@ class RunDir:
                 continue
             self.attempt_logs(number).mkdir(mode=0o700, parents=True, exist_ok=True)
             return number
+
+
+def shared_code(runs: Path) -> Path:
+    """Where the code of our runs below `runs` lies, once for all that have the same; another user's is not used."""
+    place = runs / ".snapshots"
+    if place.is_dir() and place.stat().st_uid != os.geteuid():
+        return runs / f".snapshots-{os.geteuid()}"
+    return place
 
 
 def step_of(folder: Path) -> int | None:

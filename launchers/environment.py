@@ -1,6 +1,7 @@
 """Which variables pass from the submitting shell into a job: an allow-list, the same for Slurm and for this machine."""
 
 import os
+import re
 from collections.abc import Sequence
 
 from ..config.cluster import ClusterConfig
@@ -26,3 +27,20 @@ def slurm_values(cluster: ClusterConfig) -> dict[str, str]:
     """SLURM_CONF as the cluster section or this shell has it; no other SLURM_ or SBATCH_ variable may leak."""
     conf = cluster.slurm_conf or os.environ.get("SLURM_CONF")
     return {"SLURM_CONF": conf} if conf else {}
+
+
+_SECRET = re.compile(
+    r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)|_AUTH$", re.IGNORECASE
+)
+_SHORTEST_SECRET = 8  # shorter ones would be found by chance
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name is taken to hold a key."""
+    return bool(_SECRET.search(name))
+
+
+def secret_values() -> list[str]:
+    """Values of this shell's variables that are keys by their names, the longest first. Never print them."""
+    found = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST_SECRET}
+    return sorted(found, key=len, reverse=True)

@@ -13,6 +13,7 @@ from .cluster_limits import require_possible_if_reached
 from .data_plan import Share, shares_of, warnings_of
 from .job import render_script
 from .submission import training_task
+from .work_tree import read_work_tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,12 @@ class Plan:
     """Folder of each node into which data.stage_to copies the stores."""
     staged_bytes: int | None
     """Bytes of these copies on each node; None without data.stage_to, or where this machine cannot see the stores."""
+    commit: str | None
+    """What is checked out in the git work tree here; None without one."""
+    uncommitted: list[str]
+    """Files that are not committed, and will be kept as a patch."""
+    left_out: list[str]
+    """Untracked files that the patch will not have: large, or named like files with keys."""
     script: str | None
     """The batch script; None where this machine runs the ranks itself."""
 
@@ -67,6 +74,7 @@ def plan_run(run: RunConfig) -> Plan:
         require_possible_if_reached(run.cluster)
     run_dir = RunDir(Path(run.runs) / run.name)
     shares = shares_of(run)
+    tree = read_work_tree(Path.cwd())
     tokens_per_step = run.train.global_batch_size * run.data.sequence_length
     return Plan(
         name=run.name,
@@ -83,6 +91,9 @@ def plan_run(run: RunConfig) -> Plan:
         warnings=warnings_of(shares, run.data),
         stage=run.data.stage_to,
         staged_bytes=_staged_bytes(run),
+        commit=tree.commit if tree else None,
+        uncommitted=tree.changed if tree else [],
+        left_out=tree.left_out if tree else [],
         script=render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None,
     )
 

@@ -21,6 +21,8 @@ class SupervisedRun:
     """Number of the attempt that is submitted."""
     lead_s: int
     """Seconds before the time limit at which Slurm warns the batch script."""
+    snapshot: str
+    """Digest of what the run is made of; nothing is started from another."""
 
 
 @dataclass(frozen=True, kw_only=True)

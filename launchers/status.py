@@ -14,6 +14,7 @@ from .attempts import submission_of
 from .judging import Probe, State, judge
 from .processes import is_alive
 from .slurm import Slurm, SlurmUnreachable, expand_hosts
+from .snapshot import describe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class RunStatus:
     """The log to read: the failing rank's, else rank 0's; None while there is none."""
     code: int | None = field(default=None)
     """The attempt's exit code, once it is over."""
+    snapshot: dict[str, Any] = field(default_factory=dict)
+    """What it is made of: sha256, commit, whether there were uncommitted changes, and the patch that has them."""
 
 
 def read_status(run: RunDir) -> RunStatus:
@@ -63,6 +66,7 @@ def read_status(run: RunDir) -> RunStatus:
         failing_rank=judged.rank,
         log=_log(run, attempt, judged.rank),
         code=judged.code,
+        snapshot=describe(run),
     )
 
 

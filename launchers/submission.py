@@ -27,7 +27,8 @@ from .processes import end_group
 from .rank import run_attempt
 from .script import SupervisedRun
 from .slurm import Slurm
-from .snapshot import take_snapshot
+from .snapshot import forget_run, require_intact, snapshot_digest, take_snapshot
+from .work_tree import read_work_tree
 
 MAY_CHANGE = (
     "parallelism",
@@ -45,6 +46,10 @@ MAY_CHANGE = (
     "data.max_unknown",
 )
 """What another attempt may change; the rest decides what is computed. Of data.stages only what is still to come."""
+
+
+NOT_YET = "not-taken-yet"
+"""Stands for the snapshot's digest in the script that `plan` shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,29 +84,27 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
     try:
         run_dir.run_yaml.write_text(dump_run(run), encoding="utf-8")
         with data.tokenizer_at_hand() as tokenizer:
-            digest = take_snapshot(run_dir, Path(run.model), tokenizer)
+            digest = take_snapshot(run_dir, Path(run.model), tokenizer, read_work_tree(Path.cwd()))
         attempt = run_dir.next_attempt()
         run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
-        return _start(run_dir, attempt, run, {"source": str(source) if source else None, "code": digest})
+        return _start(run_dir, attempt, run, {"source": str(source) if source else None, "snapshot": digest})
     except BaseException:
-        shutil.rmtree(run_dir.path, ignore_errors=True)
-        if not had_runs:
-            with contextlib.suppress(OSError):  # another submit may be using it by now
-                run_dir.path.parent.rmdir()
+        forget_run(run_dir, had_runs)
         raise
 
 
 def continue_run(run_dir: RunDir, overrides: Sequence[str]) -> Submitted:
     """Start another attempt of a run, with the snapshot that it has.
 
-    Raises UserError if a field may not change, or while an attempt is queued or running. A failed start leaves the
-    run as it was.
+    Raises UserError if a field may not change, or while an attempt is queued or running, FoundBad if the snapshot is
+    not what it was. A failed start leaves the run as it was.
     """
     from .status import read_status
 
     old = load_frozen(run_dir.run_yaml)
     run = load_run(run_dir.run_yaml, overrides)
     _only_allowed_changes(old, run)
+    digest = require_intact(run_dir)
     now = read_status(run_dir)
     if now.state in ("queued", "running"):
         raise UserError(str(run_dir.path), f"is {now.state}", f"wait for it, or `trainwright cancel {run_dir.path}`")
@@ -113,7 +116,7 @@ def continue_run(run_dir: RunDir, overrides: Sequence[str]) -> Submitted:
     try:
         run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
         _replace(run_dir.run_yaml, dump_run(run))
-        return _start(run_dir, attempt, run, {"source": None, "overrides": list(overrides)})
+        return _start(run_dir, attempt, run, {"source": None, "overrides": list(overrides), "snapshot": digest})
     except BaseException:
         _replace(run_dir.run_yaml, before)
         run_dir.attempt_yaml(attempt).unlink(missing_ok=True)
@@ -135,7 +138,12 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
         logs=run_dir.attempt_logs(attempt),
         template="train.sbatch",
         code=run_dir.code,
-        run=SupervisedRun(folder=str(run_dir.path), attempt=attempt, lead_s=signal_lead(run_dir, run)),
+        run=SupervisedRun(
+            folder=str(run_dir.path),
+            attempt=attempt,
+            lead_s=signal_lead(run_dir, run),
+            snapshot=snapshot_digest(run_dir) or NOT_YET,
+        ),
         imports=() if run.cluster.gpus_per_node else ("trainwright.parallelism.imports",),  # CUDA survives no fork
     )
 

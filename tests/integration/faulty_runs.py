@@ -71,9 +71,10 @@ class ToyProject:
         user.own(folder)
         return ToyProject(user, folder, cluster / "slurm.conf")
 
-    def submit(self, *overrides: str, step_s: float = 0.05) -> "ToyRun":
-        """Submit a run."""
+    def submit(self, *overrides: str, step_s: float = 0.05, code: Path | None = None) -> "ToyRun":
+        """Submit a run, by the installed code or by what lies in `code`."""
         variables = {"TOY_FAULTS": str(self.folder / "faults"), "TOY_STEP_S": str(step_s)}
+        variables |= {"PYTHONPATH": str(code)} if code else {}
         python = f"cluster.python={self.folder / 'python'}"
         done = self.user.trainwright(
             "submit", self.folder / "run.yaml", python, *overrides, "--json", variables=variables

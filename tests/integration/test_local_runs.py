@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from trainwright.config.errors import UserError
+from trainwright.config.errors import FoundBad, UserError
 from trainwright.config.loading import load_run
 from trainwright.config.rundir import RunDir
 from trainwright.launchers.cancel import cancel_run
@@ -21,6 +21,7 @@ from trainwright.launchers.follow import wait_for_end
 from trainwright.launchers.processes import group_members, wait_until
 from trainwright.launchers.status import read_status
 from trainwright.launchers.submission import Submitted, continue_run, submit_run
+from trainwright.storage.checkpoints.manifest import read_manifest
 from trainwright.tracking.ledger import read_ledger
 
 pytestmark = pytest.mark.ranks
@@ -134,7 +135,12 @@ def test_another_attempt_goes_on_with_the_snapshot(trainable: Path, capfd: pytes
     first = submit_run(load_run(trainable), source=trainable)
     assert wait_for_end(first.run_dir, lambda _: None).state == "finished"
     rank_file = first.run_dir.code / "trainwright" / "launchers" / "rank.py"
-    rank_file.write_text(rank_file.read_text() + '\nprint("this is the snapshot", flush=True)\n')
+    before = rank_file.read_text()
+    rank_file.chmod(0o644)
+    rank_file.write_text(before + '\nprint("this is not what was submitted", flush=True)\n')
+    with pytest.raises(FoundBad, match=r"launchers/rank\.py: was changed after the run was submitted"):
+        continue_run(first.run_dir, ["train.steps=6"])
+    rank_file.write_text(before)
     with pytest.raises(UserError, match=r"^data\.stages: change what 512 tokens of this run were read by, from 480 on"):
         continue_run(first.run_dir, ["data.stages=[{until_tokens: 480}, {}]"])
     capfd.readouterr()
@@ -145,8 +151,9 @@ def test_another_attempt_goes_on_with_the_snapshot(trainable: Path, capfd: pytes
     assert second.attempt == 2
     now = wait_for_end(first.run_dir, lambda _: None)
     assert (now.state, now.attempt, now.step, now.steps) == ("finished", 2, 6, 6)
-    assert "this is the snapshot" in first.run_dir.rank_log(2, 0).read_text()
-    assert "this is the snapshot" not in first.run_dir.rank_log(1, 0).read_text()
+    digests = [event.fields["snapshot"] for event in read_ledger(first.run_dir) if event.event == "submit"]
+    manifests = [read_manifest(first.run_dir.checkpoint(step)) for step in (4, 6)]
+    assert digests == [manifest.snapshot_digest for manifest in manifests] == [now.snapshot["sha256"]] * 2
     with pytest.raises(UserError, match=r"^data\.stages: change what 768 tokens of this run were read by, from 640 on"):
         continue_run(first.run_dir, ["data.stages=[]"])
     with pytest.raises(UserError, match=r"^data\.seed: 7, but the run was started with 1234; start a new run"):

@@ -58,7 +58,7 @@ def _training(cluster: ClusterConfig, run: Path) -> TaskSpec:
         logs=run / "logs" / "0001",
         code=run / "snapshot" / "code",
         template="train.sbatch",
-        run=SupervisedRun(folder=str(run), attempt=1, lead_s=180),
+        run=SupervisedRun(folder=str(run), attempt=1, lead_s=180, snapshot="0123abcd" * 8),
     )
 
 
