@@ -2,6 +2,7 @@
 
 import argparse
 
+from .host import add_host_options
 from .output import add_json_option, emit
 
 
@@ -12,6 +13,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("run_name", metavar="RUN", help="a run's folder or name")
     parser.add_argument("--save", action="store_true", help="let it save a checkpoint first, and wait for that")
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

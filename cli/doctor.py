@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .host import add_host_options
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--patience", type=float, default=600.0, metavar="S", help="seconds that canaries may wait in the queue"
     )
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .host import add_host_options
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--rank", type=int, metavar="N", help="this rank's log")
     parser.add_argument("--attempt", type=int, metavar="N", help="this attempt's log; the newest if not given")
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

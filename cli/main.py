@@ -78,6 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = _parse(argv)
     try:
+        if getattr(arguments, "host", None):
+            from .host import run_there
+
+            return run_there(arguments, sys.argv[1:] if argv is None else argv)
         return int(arguments.run(arguments))
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C", 130)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .host import add_host_options
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("run_file", metavar="RUN.yaml", help="run file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to change, such as train.steps=100")
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from .host import add_host_options
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("status", help=text, description=text)
     parser.add_argument("run_name", metavar="RUN", help="a run's folder or name")
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

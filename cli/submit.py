@@ -4,6 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from .host import add_host_options
 from .output import add_json_option, emit
 from .progress import RunProgress
 
@@ -20,6 +21,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to change, such as cluster.nodes=2")
     parser.add_argument("--wait", action="store_true", help="follow the run until it ends")
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

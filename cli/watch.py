@@ -5,6 +5,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from .host import add_host_options
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("run_names", metavar="RUN", nargs="+", help="a run's folder or name")
     parser.add_argument("--every", type=float, default=10.0, metavar="S", help="seconds between two looks (default 10)")
     add_json_option(parser)
+    add_host_options(parser)
     parser.set_defaults(run=run)
 
 

@@ -30,6 +30,8 @@ _NOT_RUN = {  # every one needs its reason in the page
     "trainwright doctor --profile mysite",
     "trainwright serve two-nodes --profile dev",
     "trainwright serve --stop two-nodes",
+    "trainwright submit run.yaml --host me@login.example.org --host-python /shared/me/venv/bin/python",
+    "trainwright status myrun --host me@login.example.org --host-python /shared/me/venv/bin/python",
 }
 _LOADS = dict.fromkeys(("script", "img", "iframe", "source", "video", "audio", "embed"), "src")
 _FOLDERS = "config|tracking|storage|parallelism|launchers|serving|sbatch_templates|cli|tests|examples|presets"
