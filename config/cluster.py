@@ -44,7 +44,8 @@ class ClusterConfig(Section):
     modules: list[str] = Field(default_factory=list)
     """Environment modules loaded in the job."""
     environment: list[str] = Field(default_factory=list)
-    """Names of environment variables that pass from the submitting shell into the job; nothing else does."""
+    """Names of environment variables that pass from the submitting shell into the job; nothing else does. Keys, known
+    by names such as WANDB_API_KEY, reach the ranks alone, by a private file and not by Slurm."""
     network_interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.\-]+$")
     """Network interface for gloo and NCCL's sockets, such as eth0; found by the libraries if not given."""
     slurm_conf: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.,@%+=:/\-]*$")

@@ -9,6 +9,7 @@ from ..config.errors import UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
+from .keys import drop_keys
 from .processes import end_group, is_alive, wait_until
 from .slurm import Slurm
 from .status import RunStatus, events_of, read_status
@@ -49,6 +50,7 @@ def cancel_run(run: RunDir, save: bool = False) -> RunStatus:
         raise UserError(
             str(run.path), f"is still {after.state} after {PATIENCE_S:.0f} s", "ask again, or Slurm's admins"
         )
+    drop_keys(run.jobs)
     return after
 
 

@@ -1,5 +1,6 @@
 """Which variables pass from the submitting shell into a job: an allow-list, the same for Slurm and for this machine."""
 
+import netrc
 import os
 import re
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ def passed_values(cluster: ClusterConfig, more: Sequence[str] = ()) -> dict[str,
     return {name: os.environ[name] for name in passed_names(cluster, more) if name in os.environ}
 
 
+def exported_names(cluster: ClusterConfig, more: Sequence[str] = ()) -> list[str]:
+    """Those of the names whose values Slurm may see: keys go into a job by a private file instead (keys.py)."""
+    return [name for name in passed_names(cluster, more) if not is_secret(name)]
+
+
 def slurm_values(cluster: ClusterConfig) -> dict[str, str]:
     """SLURM_CONF as the cluster section or this shell has it; no other SLURM_ or SBATCH_ variable may leak."""
     conf = cluster.slurm_conf or os.environ.get("SLURM_CONF")
@@ -41,6 +47,13 @@ def is_secret(name: str) -> bool:
 
 
 def secret_values() -> list[str]:
-    """Values of this shell's variables that are keys by their names, the longest first. Never print them."""
-    found = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST_SECRET}
-    return sorted(found, key=len, reverse=True)
+    """Values of this shell's variables that are keys by their names, and netrc's passwords. Never print them."""
+    values = {value for name, value in os.environ.items() if is_secret(name)} | _netrc_passwords()
+    return sorted((value for value in values if len(value) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+def _netrc_passwords() -> set[str]:
+    try:
+        return {password for _, _, password in netrc.netrc().hosts.values() if password}
+    except (OSError, netrc.NetrcParseError):
+        return set()

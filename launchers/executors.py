@@ -13,7 +13,8 @@ import submitit
 from submitit.core.utils import DelayedSubmission
 from submitit.local.local import LocalJob
 
-from .environment import passed_values
+from .environment import is_secret, passed_values
+from .keys import drop_keys, write_keys
 from .script import ScriptFacts, render
 from .slurm import Slurm
 
@@ -50,9 +51,12 @@ class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         script = Path(self.folder) / f".submission_file_{uuid.uuid4().hex}.sh"
         script.write_text(self._make_submission_file_text(command, ""), encoding="utf-8")
         try:
-            allowed = passed_values(self._facts.cluster, self._facts.environment)
+            passed = passed_values(self._facts.cluster, self._facts.environment)
+            write_keys(self.folder, {name: value for name, value in passed.items() if is_secret(name)})
+            allowed = {name: value for name, value in passed.items() if not is_secret(name)}
             job_id = Slurm(self._facts.cluster).sbatch(script, allowed)
         except BaseException:
+            drop_keys(self.folder)
             script.unlink()
             raise
         job = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))

@@ -88,6 +88,7 @@ def main(run_dir: str, first: str, digest: str) -> int:
     line = f"{' '.join(problem)}; restore it, or submit the run file again"
     print(f"trainwright: {line}", file=sys.stderr)
     _record(run / "ledger", int(first), line)
+    (run / "jobs" / "keys.json").unlink(missing_ok=True)
     return FOUND_BAD
 
 

@@ -74,7 +74,7 @@ def plan_run(run: RunConfig) -> Plan:
         require_possible_if_reached(run.cluster)
     run_dir = RunDir(Path(run.runs) / run.name)
     shares = shares_of(run)
-    tree = read_work_tree(Path.cwd())
+    tree = read_work_tree(Path.cwd(), Path(run.runs))
     tokens_per_step = run.train.global_batch_size * run.data.sequence_length
     return Plan(
         name=run.name,

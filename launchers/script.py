@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from ..config.cluster import ClusterConfig
-from .environment import passed_names
+from .environment import exported_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def render(template: str, facts: ScriptFacts) -> str:
     text = environment.get_template(template).render(
         job=facts,
         cluster=facts.cluster,
-        export=",".join(passed_names(facts.cluster, facts.environment)),
+        export=",".join(exported_names(facts.cluster, facts.environment)),
     )
     return text.rstrip("\n") + "\n"
 

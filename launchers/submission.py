@@ -84,7 +84,7 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
     try:
         run_dir.run_yaml.write_text(dump_run(run), encoding="utf-8")
         with data.tokenizer_at_hand() as tokenizer:
-            digest = take_snapshot(run_dir, Path(run.model), tokenizer, read_work_tree(Path.cwd()))
+            digest = take_snapshot(run_dir, Path(run.model), tokenizer, read_work_tree(Path.cwd(), Path(run.runs)))
         attempt = run_dir.next_attempt()
         run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
         return _start(run_dir, attempt, run, {"source": str(source) if source else None, "snapshot": digest})

@@ -35,6 +35,7 @@ from .ends import (
 )
 from .hangs import name_hang
 from .healing import exclude, exclusions, requeue
+from .keys import drop_keys
 from .logs import read_log
 from .reconcile import reconcile
 from .scontrol import ControlRefused, JobControl, JobDetails
@@ -84,6 +85,7 @@ def begin(run: RunDir, first: int) -> int:
         decision = decide(past, load_frozen(run.attempt_yaml(attempt)).restarts) if past else None
         if decision and not decision.restart:
             _refuse(ledger, decision)
+            drop_keys(run.jobs)
             return 1
     print(attempt, _seconds_left(details))
     return 0
@@ -139,6 +141,8 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     code = _write_exit(ledger, facts, cause, why=decision.why if control else "", requeued=goes_on)
     if goes_on and control:
         _go_on(run, control, ledger, decision)
+    else:
+        drop_keys(run.jobs)
     return code
 
 

@@ -46,16 +46,20 @@ class WorkTree:
         return fields
 
 
-def read_work_tree(folder: Path) -> WorkTree | None:
-    """The work tree that `folder` lies in; None without one, without git, or where git refuses to look."""
+def read_work_tree(folder: Path, runs: Path) -> WorkTree | None:
+    """The work tree that `folder` lies in; None without one, without git, or where git refuses to look.
+
+    Untracked files in `runs`, where run directories are, do not count.
+    """
     root = _git(folder, "rev-parse", "--show-toplevel")
     if root is None:
         return None
     top = Path(os.fsdecode(root.strip()))
     commit = _text(_git(top, "rev-parse", "--verify", "--quiet", "HEAD"))
     branch = _text(_git(top, "symbolic-ref", "--quiet", "--short", "HEAD"))
-    untracked = _names(_git(top, "ls-files", "--others", "--exclude-standard", "-z"))
-    kept = [name for name in untracked if _is_kept(top / name)]
+    others = _names(_git(top, "ls-files", "--others", "--exclude-standard", "-z"))
+    untracked = [name for name in others if not (top / name).is_relative_to(runs.resolve())]
+    kept = _kept(top, untracked)
     left_out = [name for name in untracked if name not in kept]
     changed, patch = _difference(top, kept) if commit else (kept, b"")
     return WorkTree(root=str(top), commit=commit, branch=branch, changed=changed, left_out=left_out, patch=patch)
@@ -80,10 +84,18 @@ def _difference(top: Path, untracked: Sequence[str]) -> tuple[list[str], bytes]:
     return changed, patch if len(patch) <= MAX_PATCH_BYTES else b""
 
 
-def _is_kept(path: Path) -> bool:
-    if any(fnmatch(path.name.lower(), pattern) for pattern in _KEY_FILES) or not path.is_file():
-        return False
-    return path.stat().st_size <= MAX_UNTRACKED_BYTES
+def _kept(top: Path, untracked: Sequence[str]) -> list[str]:
+    """Those that are small, also together, and not named like files with keys."""
+    kept, total = [], 0
+    for name in untracked:
+        path = top / name
+        if any(fnmatch(path.name.lower(), pattern) for pattern in _KEY_FILES) or not path.is_file():
+            continue
+        size = path.stat().st_size
+        if size <= MAX_UNTRACKED_BYTES and total + size <= MAX_PATCH_BYTES // 4:
+            kept.append(name)
+            total += size
+    return kept
 
 
 def _git(folder: Path, *words: str, more: Mapping[str, str] | None = None, told: Sequence[str] = ()) -> bytes | None:

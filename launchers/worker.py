@@ -6,7 +6,9 @@ Submitit loads the pickled call, runs it and pickles its result or error beside 
 """
 
 import sys
+from pathlib import Path
 
+from .keys import take_keys
 from .task import TaskEnded
 
 
@@ -14,6 +16,7 @@ def main(folder: str) -> int:
     """Run the task; its exit code."""
     from submitit.core.submission import process_job
 
+    take_keys(Path(folder))
     try:
         process_job(folder)
     except TaskEnded as ended:

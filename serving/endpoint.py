@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ..config.errors import UserError
 from ..config.rundir import RunDir
+from ..launchers.keys import drop_keys
 
 State = Literal["starting", "ready", "draining", "stopped", "failed"]
 
@@ -108,6 +109,11 @@ class EndpointFolder:
         return self.path / "curl-header"
 
     @property
+    def job(self) -> Path:
+        """Submitit's folder, where the replica is a Slurm job."""
+        return self.path / "job"
+
+    @property
     def replica_log(self) -> Path:
         return self.path / "replica.log"
 
@@ -137,6 +143,7 @@ class EndpointFolder:
         """Remove the key once nothing is served any more."""
         self.key.unlink(missing_ok=True)
         self.curl_header.unlink(missing_ok=True)
+        drop_keys(self.job)
 
     def write_status(self, status: Status) -> None:
         """Only the replica writes this, whole and by rename."""

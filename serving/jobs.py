@@ -34,7 +34,7 @@ def start_job(folder: EndpointFolder, name: str, cluster: ClusterConfig) -> Star
             arguments=(REPLICA_MODULE, str(folder.path)),
             cluster=one_task(cluster),
             directory=folder.path,
-            folder=folder.path / "job",
+            folder=folder.job,
             logs=folder.path,
             template="serve.sbatch",
         )

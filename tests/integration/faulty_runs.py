@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,14 +72,11 @@ class ToyProject:
         user.own(folder)
         return ToyProject(user, folder, cluster / "slurm.conf")
 
-    def submit(self, *overrides: str, step_s: float = 0.05, code: Path | None = None) -> "ToyRun":
-        """Submit a run, by the installed code or by what lies in `code`."""
-        variables = {"TOY_FAULTS": str(self.folder / "faults"), "TOY_STEP_S": str(step_s)}
-        variables |= {"PYTHONPATH": str(code)} if code else {}
+    def submit(self, *overrides: str, step_s: float = 0.05, variables: Mapping[str, str] | None = None) -> "ToyRun":
+        """Submit a run, from a shell with these variables beside its own."""
+        own = {"TOY_FAULTS": str(self.folder / "faults"), "TOY_STEP_S": str(step_s), **(variables or {})}
         python = f"cluster.python={self.folder / 'python'}"
-        done = self.user.trainwright(
-            "submit", self.folder / "run.yaml", python, *overrides, "--json", variables=variables
-        )
+        done = self.user.trainwright("submit", self.folder / "run.yaml", python, *overrides, "--json", variables=own)
         assert done.returncode == 0, done.stderr
         record = json.loads(done.stdout)
         return ToyRun(self, RunDir(Path(record["run"])), record["job_id"])

@@ -15,6 +15,7 @@ import pytest
 from trainwright.launchers import dev_cluster as cluster
 
 from .conftest import Done, User
+from .secret_search import commands_seen, files_with
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
 
@@ -60,7 +61,8 @@ def queue(user: User) -> str:
 
 
 def test_served_from_a_job_and_reached_from_another_node(dev_cluster: Path, ordinary_user: User, folder: Path) -> None:
-    done = serve(ordinary_user, folder, str(folder / "model"), "--profile", "dev", "--json")
+    with commands_seen() as commands:
+        done = serve(ordinary_user, folder, str(folder / "model"), "--profile", "dev", "--json")
     assert done.returncode == 0, done.stderr
     record = json.loads(done.stdout)
     assert f"serve-model RUNNING {ordinary_user.name}" in queue(ordinary_user)
@@ -76,6 +78,8 @@ def test_served_from_a_job_and_reached_from_another_node(dev_cluster: Path, ordi
     endpoint = Path(record["key_file"]).parent
     holders = {path.name for path in endpoint.rglob("*") if path.is_file() and key.encode() in path.read_bytes()}
     assert holders == {"key", "curl-header"}  # not in the script, the pickle or a log
+    assert key not in "".join([done.stdout, done.stderr, *commands])
+    assert files_with([dev_cluster], [key]) == [], "neither in what Slurm keeps of the job"
 
     slow: list[Done] = []
     asking = threading.Thread(target=lambda: slow.append(complete(ordinary_user, others[0], record, seconds=5.0)))

@@ -67,7 +67,7 @@ def runs(
     code = _copy_of_the_code(project.folder / "code")
     ordinary_user.own(project.folder)
     with _queue_stands(dev_cluster):
-        kept, changed = (project.submit(*_ONE_RANK, code=code) for _ in range(2))
+        kept, changed = (project.submit(*_ONE_RANK, variables={"PYTHONPATH": str(code)}) for _ in range(2))
         assert kept.run.code.resolve() == changed.run.code.resolve(), "they share one"
         _edit_everything(project, code)
         file = changed.run.model_config

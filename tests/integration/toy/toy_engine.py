@@ -6,6 +6,7 @@ not fit the disk). `at N ...` waits for the Nth step. While the file `hold` is t
 """
 
 import errno
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,8 @@ class MegatronEngine:
         pairs = [dist.new_group([first, first + 1], group_desc="PAIR") for first in range(0, self._size - 1, 2)]
         self._pair = pairs[rank // 2] if rank // 2 < len(pairs) else None
         self._skip_pair = self._hang_after_pair = False
+        key = os.environ.get("WANDB_API_KEY", "")
+        print("digest of the key:", hashlib.sha256(key.encode()).hexdigest(), flush=True)
         context = multiprocessing.get_context("fork")
         for _ in range(2):  # what data workers would be: they must not act on signals, nor outlive the rank
             context.Process(target=time.sleep, args=(3600,), daemon=True).start()

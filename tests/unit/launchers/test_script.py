@@ -119,7 +119,8 @@ def test_bash_can_parse_it(name: str) -> None:
 def test_values_of_passed_variables_are_in_no_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "tiny-secret-0123456789")
     text = render_script(_SPECS["train-big.sbatch"])
-    assert "WANDB_API_KEY" in text
+    assert "HF_HOME" in text
+    assert "WANDB_API_KEY" not in text, "not even the name: Slurm is not told of it"
     assert "tiny-secret" not in text
 
 

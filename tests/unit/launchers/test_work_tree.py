@@ -38,7 +38,7 @@ def test_the_patch_makes_the_work_tree_out_of_the_commit(tree: Path, tmp_path: P
     (tree / "sub").mkdir()
     (tree / "sub" / "new.py").write_text("new\n")
     before = _git(tree, "status", "--porcelain")
-    found = read_work_tree(tree / "sub")
+    found = read_work_tree(tree / "sub", tree / "runs")
     assert found is not None
     assert (found.root, found.branch, found.left_out) == (str(tree), "trunk", [])
     assert found.commit == _git(tree, "rev-parse", "HEAD").strip()
@@ -66,8 +66,10 @@ def test_keys_and_large_files_are_left_out(tree: Path, monkeypatch: pytest.Monke
     for name in ("local.txt", ".env", "server.key"):
         (tree / name).write_text(_TOKEN)
     (tree / "notes.md").write_text(f"my key is {_TOKEN}\n")
+    (tree / "runs" / "one").mkdir(parents=True)
+    (tree / "runs" / "one" / "batch.log").write_text("of a run")
     (tree / "large.bin").write_bytes(bytes(MAX_UNTRACKED_BYTES + 1))
-    found = read_work_tree(tree)
+    found = read_work_tree(tree, tree / "runs")
     assert found is not None
     assert found.left_out == [".env", "large.bin", "server.key"]
     assert found.changed == ["notes.md"]
@@ -76,10 +78,10 @@ def test_keys_and_large_files_are_left_out(tree: Path, monkeypatch: pytest.Monke
 
 
 def test_no_work_tree_and_no_commit(tmp_path: Path) -> None:
-    assert read_work_tree(tmp_path) is None
+    assert read_work_tree(tmp_path, tmp_path / "runs") is None
     _git(tmp_path, "init", "--quiet")
     (tmp_path / "new.py").write_text("new")
-    found = read_work_tree(tmp_path)
+    found = read_work_tree(tmp_path, tmp_path / "runs")
     assert found is not None
     assert (found.commit, found.changed, found.patch) == (None, ["new.py"], b"")
     assert found.record()["patch"] is None

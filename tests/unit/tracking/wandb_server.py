@@ -35,7 +35,7 @@ class ServedRun:
 class WandbServer:
     """Listens on a port of its own until closed; `broken` is the status that history is answered with, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.runs: dict[str, ServedRun] = {}
         self.manifests: list[dict[str, Any]] = []
         self.keys: set[str] = set()
@@ -47,8 +47,8 @@ class WandbServer:
         class Handler(_Handler):
             server_state = owner
 
-        self._http = _Http(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._http = _Http((host, 0), Handler)
+        self.url = f"http://{host}:{self._http.server_address[1]}"
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def close(self) -> None:
