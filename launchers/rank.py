@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -12,9 +13,10 @@ from pathlib import Path
 from ..config.errors import UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
+from ..tracking.hang_reports import reported_ranks
 from ..tracking.ledger import LedgerWriter, read_ledger
 from .ends import CRASHED, DO_NOT_RESTART, HUNG, SAVED
-from .processes import kill_descendants, start_time
+from .processes import is_alive, kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
 from .task import TaskEnded, take_signals_back
@@ -35,7 +37,7 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     run, place = RunDir(Path(run_dir)), place_from(os.environ)
     ledger = LedgerWriter(run, attempt, f"rank-{place.rank:05d}")
     ledger.write("start", **_who(place))
-    code, message = _train(run, attempt, place, signals, partial(_hung, ledger, place.rank))
+    code, message = _train(run, attempt, place, signals, partial(_hung, run, ledger, attempt, place.rank))
     ledger.write("verdict", rank=place.rank, code=code, message=message)
     # Children ignore SIGTERM, so the interpreter would wait for them for ever, and the step with it.
     kill_descendants(os.getpid())
@@ -46,9 +48,18 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     return code
 
 
-def _hung(ledger: LedgerWriter, rank: int, message: str) -> None:
-    """End this process, whatever its main thread waits for; called by the watchdog's thread."""
+def _hung(run: RunDir, ledger: LedgerWriter, attempt: int, rank: int, message: str) -> None:
+    """End this process, whatever its main thread waits for; called by the watchdog's thread.
+
+    Ranks of this host that do not answer are killed too. Slurm would do it after KillWait; but if that takes longer
+    than its MessageTimeout, slurmctld sends the order again a minute later, and it meets the next attempt's step.
+    """
     ledger.write("verdict", rank=rank, code=HUNG, message=message)
+    reported = reported_ranks(run, attempt)
+    for who in (event.fields for event in read_ledger(run) if event.attempt == attempt and event.event == "start"):
+        silent = who["host"] == socket.gethostname() and who["rank"] not in reported
+        if silent and is_alive(who["pid"], who["pid_start_time"]):
+            os.kill(who["pid"], signal.SIGKILL)
     kill_descendants(os.getpid())
     ledger.write("exit", rank=rank, code=HUNG)
     os._exit(HUNG)

@@ -22,6 +22,7 @@ from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .attempts import claim, past_of, submission_of, verdicts
 from .decision import Decision, decide
 from .ends import (
+    HUNG,
     TERMINATED,
     UNHEALTHY,
     Cause,
@@ -152,7 +153,8 @@ def _write_exit(ledger: LedgerWriter, facts: EndFacts, cause: Cause, why: str, r
     if failure and facts.signal and failure.how in TERMINATED:
         failure = None  # the signal that the batch script passed on; no rank failed by itself
     # A signal may end a rank that has nothing left to do; and nothing but a finished run may look like one.
-    code = 0 if cause == "finished" else code_of(facts, failure) or 1
+    known = {"finished": 0, "hang": HUNG}
+    code = known[cause] if cause in known else code_of(facts, failure) or 1
     ledger.write(
         "exit",
         code=code,

@@ -63,7 +63,7 @@ class CollectiveRecord:
         self._inside: dict[int, _Entry] = {}
         self._unwaited: dict[int, _Entry] = {}
 
-    def call(self, channel: _Channel, operation: str, start: Callable[[], Any]) -> Any:
+    def call(self, channel: _Channel, operation: str, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Start an operation; the Work that it gives."""
         thread = threading.get_ident()
         channel.count += 1
@@ -71,7 +71,7 @@ class CollectiveRecord:
         entry = channel, channel.count, operation
         self._inside[thread] = entry
         try:
-            work = start()
+            work = start(*args, **kwargs)
         finally:
             self._inside.pop(thread, None)
         if work is not None:
@@ -80,15 +80,15 @@ class CollectiveRecord:
                 self._unwaited.pop(next(iter(self._unwaited)), None)
         return work
 
-    def wait(self, work: Any, wait: Callable[[], Any]) -> Any:
+    def wait(self, wait: Callable[..., Any], work: Any, *args: Any, **kwargs: Any) -> Any:
         """Wait for a Work."""
         entry = self._unwaited.pop(id(work), None)
         if entry is None:
-            return wait()
+            return wait(work, *args, **kwargs)
         thread = threading.get_ident()
         self._inside[thread] = entry
         try:
-            return wait()
+            return wait(work, *args, **kwargs)
         finally:
             self._inside.pop(thread, None)
 
@@ -142,12 +142,12 @@ def install() -> None:
     group.send = _peer_to_peer(group.send, "send", sends=True)
     group.recv = _peer_to_peer(group.recv, "recv", sends=False)
     original = work.wait
-    work.wait = lambda self, *args, **kwargs: RECORD.wait(self, lambda: original(self, *args, **kwargs))
+    work.wait = lambda self, *args, **kwargs: RECORD.wait(original, self, *args, **kwargs)
 
 
 def _collective(original: Callable[..., Any], operation: str) -> Callable[..., Any]:
     def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return RECORD.call(RECORD.of_group(self), operation, lambda: original(self, *args, **kwargs))
+        return RECORD.call(RECORD.of_group(self), operation, original, self, *args, **kwargs)
 
     return recorded
 
@@ -156,7 +156,7 @@ def _peer_to_peer(original: Callable[..., Any], operation: str, *, sends: bool) 
     def recorded(self: Any, tensors: Any, peer: int, *args: Any, **kwargs: Any) -> Any:
         source, target = (self.rank(), peer) if sends else (peer, self.rank())
         channel = RECORD.between(self, source, target)
-        return RECORD.call(channel, operation, lambda: original(self, tensors, peer, *args, **kwargs))
+        return RECORD.call(channel, operation, original, self, tensors, peer, *args, **kwargs)
 
     return recorded
 

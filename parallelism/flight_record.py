@@ -8,13 +8,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+from torch._C import _distributed_c10d as c10d
+
 from ..tracking.hang_reports import Entered, Waiting
+from .collectives import RECORD
+
+
+def operations_now(path: Path) -> tuple[list[Waiting], dict[str, Entered]]:
+    """What this rank is in and has entered, by both records; torch's is left in the file."""
+    return with_flight_record(dump_flight_record(path), RECORD.waiting(), RECORD.entered())
 
 
 def dump_flight_record(path: Path) -> dict[str, Any]:
     """Write the record beside the report, if this torch keeps one and there is something in it; the record."""
-    from torch._C import _distributed_c10d as c10d
-
     dump = getattr(c10d, "_dump_nccl_trace_json", None) or getattr(c10d, "_dump_fr_trace_json", None)
     try:
         text = dump(True, False) if dump else b""

@@ -5,22 +5,24 @@ import socket
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from ..config.rundir import RunDir
-from ..tracking.hang_reports import HangReport, is_plumbing, reported_ranks, write_report
+from ..tracking.hang_reports import Entered, HangReport, Waiting, is_plumbing, reported_ranks, write_report
 from ..tracking.ledger import read_ledger
-from .collectives import RECORD
-from .flight_record import dump_flight_record, with_flight_record
+
+Operations = Callable[[Path], tuple[list[Waiting], dict[str, Entered]]]
+"""The operations that this rank is in, and those that it has entered; torch's record goes into the file."""
 
 
 class Reporter:
     """One rank's reports in one attempt."""
 
-    def __init__(self, run_dir: RunDir, attempt: int, rank: int, world_size: int) -> None:
-        self._run_dir, self._attempt, self._rank = run_dir, attempt, rank
+    def __init__(self, run_dir: RunDir, attempt: int, rank: int, world_size: int, operations: Operations) -> None:
+        self._run_dir, self._attempt, self._rank, self._operations = run_dir, attempt, rank, operations
         self.world_size = world_size
         run_dir.attempt_logs(attempt).mkdir(mode=0o700, parents=True, exist_ok=True)
         self.stacks: IO[str] = run_dir.stacks(attempt, rank).open("a", encoding="utf-8")
@@ -35,9 +37,7 @@ class Reporter:
         if not look_around:
             faulthandler.dump_traceback(self.stacks)
             self.stacks.flush()
-        waiting, entered = RECORD.waiting(), RECORD.entered()
-        flight = dump_flight_record(self._run_dir.flight_record(self._attempt, self._rank))
-        waiting, entered = with_flight_record(flight, waiting, entered)
+        waiting, entered = self._operations(self._run_dir.flight_record(self._attempt, self._rank))
         report = HangReport(
             rank=self._rank,
             host=socket.gethostname(),

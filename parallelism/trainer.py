@@ -28,6 +28,7 @@ from .bad_chunks import record, replace_recorded
 from .batches import BatchReader
 from .collectives import install
 from .engine import Engine, Samples, StepResult
+from .flight_record import operations_now
 from .hang_report import Reporter
 from .ranks import Rank, host_array, join
 from .resume import find_start, first_weights
@@ -65,7 +66,7 @@ def run_rank(
     compat.prepare()
     install()
     me = join(layout.world_size)
-    reporter = Reporter(place, attempt, me.rank, me.world_size)
+    reporter = Reporter(place, attempt, me.rank, me.world_size, operations_now)
     with Watchdog(HangLimits(run.restarts), reporter, hung) as watchdog:
         try:
             if run.data.stage_to is not None:

@@ -62,7 +62,7 @@ class Watchdog:
 
     def __init__(self, limits: HangLimits, reporter: Reporter, hung: Callable[[str], None] | None = None) -> None:
         """`hung` is given one line and ends the process; without it the process just ends, with the verdict's code."""
-        self._limits, self._reporter, self._hung = limits, reporter, hung
+        self._limits, self._reporter, self._hung = limits, reporter, hung or _leave
         self._phase, self._step = "start", 0
         self._awake_s = 0.0
         """Time in which this process ran: a job that Slurm suspends for hours has not hung."""
@@ -116,14 +116,15 @@ class Watchdog:
             faulthandler.dump_traceback_later(limit_s, file=self._reporter.stacks)
             idle_s = self._awake_s - self._progress_at_s
             # Clocks differ where ranks get little time to run: when one has reported, those that wait for it do too.
-            if idle_s > limit_s + self._tick_s() or (idle_s > limit_s / 2 and self._reporter.reported()):
-                self._stalled(limit_s)
+            stalled = idle_s > limit_s + self._tick_s() or (idle_s > limit_s / 2 and self._reporter.reported())
+            if stalled and self._stalled(limit_s):
+                return
 
     def _tick_s(self) -> float:
         return min(1.0, self._limits.seconds(self._phase) / 10)
 
-    def _stalled(self, limit_s: float) -> None:
-        """Report, wait for the others' reports, and end, unless it goes on after all."""
+    def _stalled(self, limit_s: float) -> bool:
+        """Report, wait for the others' reports, and end the process, unless it goes on after all; whether it ends."""
         patience_s = min(60.0, max(5.0, limit_s / 2))
         nowhere = os.open(os.devnull, os.O_WRONLY)
         # Ends this process even if the file system does not answer to what follows.
@@ -142,14 +143,15 @@ class Watchdog:
                 self._reporter.report(phase, step, idle_s, look_around=True)
         goes_on = self._progress != before or not (whole or idle_s + waited_s > limit_s)
         if not goes_on and not self._done.is_set():
-            self._end(f"no progress for {idle_s:.0f} s in phase {phase!r} after step {step}")
+            line = f"no progress for {idle_s:.0f} s in phase {phase!r} after step {step}"
+            print(f"trainwright: hang: {line}; {self._reporter.words}", file=sys.stderr, flush=True)
+            self._hung(line)
         faulthandler.cancel_dump_traceback_later()
         os.close(nowhere)
         if goes_on:  # else the others have left, which the main thread has noticed: what was reported stays
             self._reporter.withdraw()
+        return not goes_on
 
-    def _end(self, line: str) -> None:
-        print(f"trainwright: hang: {line}; {self._reporter.words}", file=sys.stderr, flush=True)
-        if self._hung:
-            self._hung(line)
-        os._exit(HUNG)
+
+def _leave(line: str) -> None:
+    os._exit(HUNG)
