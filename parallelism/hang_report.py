@@ -59,6 +59,13 @@ class Reporter:
         """It goes on after all."""
         self._run_dir.hang_report(self._attempt, self._rank).unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """The rank leaves; of stacks nothing stays if there was nothing to say."""
+        self.stacks.close()
+        path = self._run_dir.stacks(self._attempt, self._rank)
+        if path.exists() and not path.stat().st_size:
+            path.unlink()
+
     def _silent_neighbours(self) -> dict[int, str]:
         reported = reported_ranks(self._run_dir, self._attempt)
         return {

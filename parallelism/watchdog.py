@@ -81,6 +81,7 @@ class Watchdog:
         self._done.set()
         self._thread.join(_LAST_RESORT_S)
         faulthandler.cancel_dump_traceback_later()
+        self._reporter.close()
 
     def entered(self, phase: str) -> None:
         """Another phase begins."""

@@ -56,6 +56,9 @@ class _Reporter:
     def reported(self) -> int:
         return self.others + (self.reports > self.withdrawn)
 
+    def close(self) -> None:
+        self.stacks.close()
+
     def withdraw(self) -> None:
         self.withdrawn = self.reports
 
