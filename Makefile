@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix test-order test-data-faults gpu-check bench-storage lint docs slurm clean
+.PHONY: install quickstart test test-matrix test-order test-data-faults soak gpu-check bench-storage bench-launch lint docs slurm clean
 
 install: $(INSTALLED)
 
@@ -42,6 +42,10 @@ test-matrix: install
 test-order: install
 	@PYTHONPATH=typings $(BIN)/python -m benchmarks.order $(ARGS)
 
+# Random faults over long runs; writes benchmarks/results/soak.txt. ARGS="--campaigns 20 --seed N --first K".
+soak: install
+	@PYTHONPATH=typings $(BIN)/python -m benchmarks.soak $(ARGS)
+
 # Every fault of the data path, of which `make test` causes a part; writes benchmarks/results/data_faults.txt.
 test-data-faults: install
 	@PYTHONPATH=typings $(BIN)/python -m benchmarks.data_faults $(ARGS)
@@ -55,6 +59,10 @@ gpu-check:
 bench-storage: install
 	@VENV=$(VENV) benchmarks/storage/setup.sh
 	@OMP_NUM_THREADS=1 PYTHONPATH=typings build/bench-venv/bin/python -m benchmarks.storage.run $(ARGS)
+
+# From submit to the first step, against sbatch and srun by hand (root, Slurm); writes benchmarks/results/launch.txt.
+bench-launch: install
+	@OMP_NUM_THREADS=1 PYTHONPATH=typings $(BIN)/python -m benchmarks.launch
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

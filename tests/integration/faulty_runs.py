@@ -124,6 +124,10 @@ class ToyRun:
         records = read_metrics(self.run)
         return records[-1]["step"] if records else 0
 
+    def steps_of(self, attempt: int) -> list[int]:
+        """Steps that an attempt has done."""
+        return [record["step"] for record in read_attempts(self.run).get(attempt, [])]
+
     def reach(self, step: int, timeout_s: float = 120) -> None:
         """Wait until a step is done."""
         assert wait_until(lambda: self.step() >= step, timeout_s, every_s=0.1), self.explain()

@@ -1,0 +1,71 @@
+"""A Slurm of four nodes as a site configures it, with a project of one of its users, and what befalls its nodes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trainwright.launchers import dev_cluster
+from trainwright.launchers.dev_cluster import faults
+from trainwright.launchers.dev_cluster.names import ClusterNames
+from trainwright.launchers.dev_cluster.settings import ClusterSettings
+
+from .faulty_runs import ToyProject, ToyRun, toy_files
+
+if TYPE_CHECKING:
+    from .conftest import User
+
+TWO_NODES = ("cluster.nodes=2", "cluster.ranks_per_node=1")
+
+
+@dataclass
+class Site:
+    """A cluster and a project of one of its users."""
+
+    names: ClusterNames
+    project: ToyProject
+
+    def run(self, *overrides: str) -> ToyRun:
+        """A run over two nodes whose ranks wait after each fiftieth step of an attempt until they are released."""
+        (self.project.folder / "faults" / "hold").touch()
+        return self.project.submit(*TWO_NODES, *overrides)
+
+
+@contextmanager
+def open_site(
+    settings: ClusterSettings, user: "User", store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Bring it up, with the user's profile `dev` leading there; take it down afterwards."""
+    folder = Path("/tmp") / f"trainwright-test-site-{tmp_path_factory.mktemp('site').name}"
+    files = toy_files(tmp_path_factory.mktemp("toy"), store)
+    patch = pytest.MonkeyPatch()
+    try:
+        dev_cluster.up(folder, num_nodes=4, settings=settings)
+        patch.setenv("TRAINWRIGHT_DEV_CLUSTER", str(folder))
+        yield Site(faults.names_of(folder), ToyProject.make(user, files, folder))
+    finally:
+        patch.undo()
+        dev_cluster.down(folder)
+
+
+@contextmanager
+def killed(names: ClusterNames, node: str) -> Iterator[None]:
+    """Its daemons are dead meanwhile."""
+    faults.kill_node(names, node)
+    try:
+        yield
+    finally:
+        faults.revive_node(names, node)
+
+
+@contextmanager
+def cut_off(names: ClusterNames, node: str) -> Iterator[None]:
+    """Its cable is out meanwhile."""
+    faults.cut(names, node)
+    try:
+        yield
+    finally:
+        faults.mend(names, node)

@@ -1,0 +1,141 @@
+"""Random faults, one after another, over long runs on a real Slurm: each is survived, and the end is bitwise the same.
+
+Run by `make soak`, which keeps what is printed. $SOAK_SEED and $SOAK_CAMPAIGNS say which faults; each campaign is a run
+of its own, drawn from the seed and its number alone, so that a soak goes on where it was stopped ($SOAK_FIRST).
+"""
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trainwright.launchers.dev_cluster import faults
+from trainwright.launchers.dev_cluster.settings import ClusterSettings
+from trainwright.launchers.processes import wait_until
+
+from .faulty_runs import ToyRun, curve
+from .sites import Site, cut_off, killed, open_site
+
+if TYPE_CHECKING:
+    from .conftest import User
+
+FIRST, CAMPAIGNS = int(os.environ.get("SOAK_FIRST", "0")), int(os.environ.get("SOAK_CAMPAIGNS", "0"))
+SEED = int(os.environ.get("SOAK_SEED", "0"))
+FAULTS = 10
+"""Faults in a campaign."""
+STEPS = 2000  # of 0.05 s: ten faults take fewer
+_PATIENCE_S = 400.0
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.ranks,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(not CAMPAIGNS, reason="takes an hour: make soak"),
+]
+_RUN = (
+    f"train.steps={STEPS}",
+    "checkpoint.every_steps=20",
+    *(f"restarts.{cause}=1000" for cause in ("crashes", "nodes", "hangs", "without_progress")),
+    "restarts.exclude_hours=0.01",
+    "restarts.hang_after_s=60",  # longer than Slurm takes to give up a node
+)
+_SITE = ClusterSettings(preemption=True, slurmd_timeout_s=15, job_requeue=True)
+
+
+def _ask(site: Site, run: ToyRun, rank: int) -> None:
+    run.slurm("scancel", "--signal=USR2", "--batch", run.job_id)
+
+
+def _kill_rank(site: Site, run: ToyRun, rank: int) -> None:
+    os.kill(run.pids(run.attempts())[rank], signal.SIGKILL)
+
+
+def _preempt(site: Site, run: ToyRun, rank: int) -> None:
+    run.slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--wrap=sleep 1")
+
+
+def _order(words: str) -> Callable[[Site, ToyRun, int], None]:
+    return lambda site, run, rank: run.fault(rank, words)
+
+
+def _controller(site: Site, run: ToyRun, rank: int) -> None:
+    faults.restart_controller(site.names, away_s=2)
+
+
+def _node(lost: Callable[..., object]) -> Callable[[Site, ToyRun, int], None]:
+    def befall(site: Site, run: ToyRun, rank: int) -> None:
+        before = run.attempts()
+        with lost(site.names, run.hosts(before)[rank]):  # type: ignore[attr-defined]
+            assert wait_until(lambda: run.attempts() > before, _PATIENCE_S, every_s=0.5), run.explain()
+
+    return befall
+
+
+KINDS: dict[str, tuple[Callable[[Site, ToyRun, int], None], str | None]] = {
+    "asked": (_ask, "asked"),
+    "killed rank": (_kill_rank, "crash"),
+    "killed in a save": (_order("kill-in-save"), "crash"),
+    "unhealthy node": (_order("exit 86"), "unhealthy node"),
+    "hang": (_order("hang"), "hang"),
+    "preemption": (_preempt, "preemption"),
+    "dead node": (_node(killed), "node failure"),
+    "node cut off": (_node(cut_off), "node failure"),
+    "controller away": (_controller, None),
+}
+"""Name -> what is done, and the cause that the ledger must name (None: nothing ends)."""
+
+
+@pytest.fixture(scope="module")
+def site(ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with open_site(_SITE, ordinary_user, small_store, tmp_path_factory) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def reference(site: Site) -> dict[int, float]:
+    """Losses of a run that nothing befell."""
+    run = _start(site)
+    assert run.finish(_PATIENCE_S)["state"] == "finished", run.explain()
+    return curve(run.run)
+
+
+@pytest.mark.parametrize("campaign", range(FIRST, FIRST + CAMPAIGNS))
+def test_campaign(campaign: int, site: Site, reference: dict[int, float]) -> None:
+    draw = random.Random(f"{SEED} {campaign}")
+    kinds = [draw.choice([*KINDS]) for _ in range(FAULTS)]
+    began = time.monotonic()
+    run, causes = _start(site), []
+    for kind in kinds:
+        befall, cause = KINDS[kind]
+        before = run.attempts()
+        steps = draw.randint(1, 45)
+        _wait_for(run, lambda steps=steps: _has_done(run, steps))
+        time.sleep(draw.uniform(0, 0.1))
+        befall(site, run, draw.randrange(2))
+        if cause is not None:
+            causes.append(cause)
+            _wait_for(run, lambda before=before: run.attempts() > before)
+    assert run.finish(_PATIENCE_S)["state"] == "finished", run.explain()
+    assert run.causes() == [*causes, "finished"], run.explain()
+    assert curve(run.run) == reference, "not the same losses, bitwise"
+    print(f"campaign {campaign}: {', '.join(kinds)}: {run.attempts()} attempts, {time.monotonic() - began:.0f} s")
+
+
+def _start(site: Site) -> ToyRun:
+    run = site.run(*_RUN)
+    run.release()
+    return run
+
+
+def _has_done(run: ToyRun, steps: int) -> bool:
+    """Whether the newest attempt has done so many steps."""
+    attempt = run.attempts()
+    return attempt > 0 and len(run.steps_of(attempt)) >= steps
+
+
+def _wait_for(run: ToyRun, true: Callable[..., bool]) -> None:
+    assert wait_until(true, _PATIENCE_S, every_s=0.2), run.explain()
