@@ -1,22 +1,26 @@
-"""`trainwright status RUN`: what became of a run."""
+"""`trainwright status [RUN...]`: what became of a run, or a line for each of many."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .host import add_host_options
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
+    from ..config.rundir import RunDir
     from ..launchers.status import RunStatus
 
 _RECENT_S = 60.0  # of a run that goes on, the GPU numbers of its last minute
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`status RUN`."""
+    """`status [RUN...]`."""
     text = "say whether a run is queued, running, finished, failed or cancelled, how far it is, and why"
     parser = commands.add_parser("status", help=text, description=text)
-    parser.add_argument("run_name", metavar="RUN", help="a run's folder or name")
+    several = "a run's folder or name; a table for several, or for all in ./runs and $TRAINWRIGHT_RUNS if none is given"
+    parser.add_argument("run_names", metavar="RUN", nargs="*", help=several)
     add_json_option(parser)
     add_host_options(parser)
     parser.set_defaults(run=run)
@@ -26,16 +30,60 @@ def run(arguments: argparse.Namespace) -> int:
     """Look and tell."""
     from dataclasses import asdict
 
-    from ..config.rundir import find_run
+    from ..config.rundir import all_runs, find_run
+    from ..launchers.status import read_statuses
+
+    if len(arguments.run_names) == 1:
+        return _one(arguments, find_run(arguments.run_names[0]))
+    runs = [find_run(name) for name in arguments.run_names] or _readable(all_runs())
+    statuses = read_statuses(runs)
+    emit(arguments, {"runs": [asdict(now) for now in statuses]}, table(statuses))
+    return 0
+
+
+def _one(arguments: argparse.Namespace, run_dir: "RunDir") -> int:
+    from dataclasses import asdict
+
     from ..launchers.status import read_status
     from ..tracking.gpu_usage import NOT_MEASURED, read_usage
 
-    run_dir = find_run(arguments.run_name)
     now = read_status(run_dir)
     gpus = read_usage(run_dir, now.attempt, _RECENT_S if now.state == "running" else None)
     record = asdict(now) | {"gpus": gpus.record() if gpus else None}
     emit(arguments, record, status_text(now, gpus.text() if gpus else NOT_MEASURED))
     return 0
+
+
+def _readable(runs: "list[RunDir]") -> "list[RunDir]":
+    """Those whose run file can be read; the others are named on stderr. UserError if there is no run at all."""
+    from ..config.errors import UserError
+    from ..config.loading import load_frozen
+
+    if not runs:
+        raise UserError("RUN", "no runs in ./runs or $TRAINWRIGHT_RUNS", "give a run's folder or name")
+    good = []
+    for found in runs:
+        try:
+            load_frozen(found.run_yaml)
+            good.append(found)
+        except UserError as error:
+            print(f"warning: {error}", file=sys.stderr)
+    return good
+
+
+def table(statuses: "Sequence[RunStatus]") -> str:
+    """A line for each run, in the order given."""
+    rows = [("run", "state", "attempt", "job", "step", "loss", "why")]
+    for now in statuses:
+        place = now.job_id or (f"pid {now.pid}" if now.pid else "")
+        step = "" if now.step is None else f"{now.step}/{now.steps}"
+        loss = "" if now.loss is None else f"{now.loss:.4f}"
+        rows.append((now.run.rpartition("/")[2], now.state, str(now.attempt), place, step, loss, now.why))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def status_text(now: "RunStatus", gpus: str) -> str:

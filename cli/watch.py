@@ -57,13 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _jobs(runs: "list[RunDir]") -> "tuple[list[list[Step]], dict[str, str]]":
     """What was done in each cluster, one squeue for all its jobs, and the state of each run."""
     from ..config.loading import load_frozen
-    from ..launchers.status import read_status
+    from ..launchers.status import read_statuses
     from ..launchers.watch import look
 
     clusters: dict[str | None, tuple[ClusterConfig, list[str]]] = {}
     states: dict[str, str] = {}
-    for found in runs:
-        now = read_status(found)
+    for found, now in zip(runs, read_statuses(runs), strict=True):
         states[str(found.path)] = now.state
         if now.job_id and now.state not in _OVER:
             cluster = load_frozen(found.run_yaml).cluster

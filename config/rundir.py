@@ -205,6 +205,19 @@ def find_run(run: str) -> RunDir:
     raise UserError("RUN", f"no run {run!r} (looked for run.yaml in {looked})", "give a run's folder or name")
 
 
+def all_runs() -> list[RunDir]:
+    """Every run directory in ./runs and $TRAINWRIGHT_RUNS, the one submitted first at the front."""
+    places = [Path("runs"), *([Path(os.environ["TRAINWRIGHT_RUNS"])] if os.environ.get("TRAINWRIGHT_RUNS") else [])]
+    files = {path.resolve(): path for place in places for path in place.glob("*/run.yaml")}
+    runs = [RunDir(path.parent.absolute()) for path in files.values()]
+    return sorted(runs, key=_submitted)
+
+
+def _submitted(run: RunDir) -> float:
+    first = run.attempt_yaml(1)
+    return (first if first.is_file() else run.run_yaml).stat().st_mtime
+
+
 def split_step(text: str) -> tuple[str, int | None]:
     """`RUN@STEP` as (RUN, step); without `@`, the step is None."""
     run, at, step = text.rpartition("@")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from ..tracking.ledger import Event
 from .ends import HUNG, LIMIT
@@ -44,8 +44,7 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     A recorded end counts first, then what Slurm or the process table say, then the ranks' verdicts if all gave one.
     """
     submit = next((event.fields for event in events if event.event == "submit"), None)
-    cancelled = any(event.event == "cancel" for event in events)
-    end = next((event.fields for event in events if event.event == "exit" and event.writer == "supervisor"), None)
+    cancelled, end = _was_cancelled(events), _end(events)
     if end is not None and end.get("requeued") and not cancelled:
         told = _hang(events)
         return _requeued(f"{told.why}; {end.get('why', '')}" if told else str(end.get("why", "")), probe)
@@ -62,6 +61,20 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     if probe.alive:
         return Judgement(state="running")
     return _by_verdicts(events, submit, probe, cancelled)
+
+
+def is_over(events: Sequence[Event]) -> bool:
+    """Whether an end for good is recorded, so that `judge` needs nothing from outside."""
+    end = _end(events)
+    return end is not None and not (end.get("requeued") and not _was_cancelled(events))
+
+
+def _end(events: Sequence[Event]) -> dict[str, Any] | None:
+    return next((event.fields for event in events if event.event == "exit" and event.writer == "supervisor"), None)
+
+
+def _was_cancelled(events: Sequence[Event]) -> bool:
+    return any(event.event == "cancel" for event in events)
 
 
 def _who_cancelled(by_us: bool) -> str:

@@ -2,18 +2,20 @@
 
 import json
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config.cluster import ClusterConfig
 from ..config.loading import load_frozen
+from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..tracking.ledger import Event, read_ledger
 from .attempts import submission_of
-from .judging import Probe, State, judge
+from .judging import Probe, State, is_over, judge
 from .processes import is_alive
-from .slurm import Slurm, SlurmUnreachable, expand_hosts
+from .slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts
 from .snapshot import describe
 
 
@@ -42,14 +44,46 @@ class RunStatus:
     """What it is made of: sha256, commit, whether there were uncommitted changes, and the patch that has them."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Newest:
+    """A run's newest attempt, as its directory has it."""
+
+    run: RunDir
+    config: RunConfig
+    attempt: int
+    events: list[Event]
+
+    @staticmethod
+    def of(run: RunDir) -> "_Newest":
+        attempt = (run.attempts() or [0])[-1]
+        config = load_frozen(run.run_yaml)
+        return _Newest(run=run, config=config, attempt=attempt, events=events_of(read_ledger(run), attempt))
+
+    @property
+    def submit(self) -> dict[str, Any]:
+        return next((event.fields for event in self.events if event.event == "submit"), {})
+
+    @property
+    def job_to_ask_for(self) -> str | None:
+        """The Slurm job whose state the ledger does not tell; None if there is nothing to ask."""
+        known = self.submit.get("scheduler") != "slurm" or is_over(self.events)
+        return None if known else str(self.submit["job_id"])
+
+
 def read_status(run: RunDir) -> RunStatus:
-    """Look at ledger, metrics, Slurm (one squeue) or processes, and judge."""
-    config = load_frozen(run.run_yaml)
-    attempt = (run.attempts() or [0])[-1]
-    events = events_of(read_ledger(run), attempt)
-    submit = next((event.fields for event in events if event.event == "submit"), {})
-    probe = _probe(submit, events, Slurm(config.cluster))
-    judged = judge(events, probe)
+    """Look at ledger, metrics, Slurm (one squeue at most) or processes, and judge."""
+    return read_statuses([run])[0]
+
+
+def read_statuses(runs: Sequence[RunDir]) -> list[RunStatus]:
+    """The same for many runs, with one squeue for all jobs of a cluster whose end no ledger knows."""
+    newest = [_Newest.of(run) for run in runs]
+    return [_judged(one, probe) for one, probe in zip(newest, _probes(newest), strict=True)]
+
+
+def _judged(newest: _Newest, probe: Probe) -> RunStatus:
+    run, attempt, submit = newest.run, newest.attempt, newest.submit
+    judged = judge(newest.events, probe)
     last = last_metrics(run)
     return RunStatus(
         run=str(run.path),
@@ -59,10 +93,10 @@ def read_status(run: RunDir) -> RunStatus:
         job_id=submit.get("job_id"),
         pid=submit.get("pid"),
         step=last.get("step"),
-        steps=config.train.steps,
+        steps=newest.config.train.steps,
         loss=last.get("loss"),
         tokens_per_s=last.get("tokens_per_s"),
-        nodes=_nodes(events, probe),
+        nodes=_nodes(newest.events, probe),
         failing_rank=judged.rank,
         log=_log(run, attempt, judged.rank),
         code=judged.code,
@@ -92,17 +126,37 @@ def last_metrics(run: RunDir) -> dict[str, Any]:
     return {}
 
 
-def _probe(submit: dict[str, object], events: Sequence[Event], slurm: Slurm) -> Probe:
-    if submit.get("scheduler") == "slurm":
-        try:
-            return Probe(job=slurm.jobs([str(submit["job_id"])]).get(str(submit["job_id"])))
-        except SlurmUnreachable as error:
-            return Probe(silence=f"no end was recorded, and Slurm does not answer ({error})")
-    if not submit:
+def _probes(newest: Sequence[_Newest]) -> list[Probe]:
+    """What is found outside of the ledgers."""
+    clusters: dict[str | None, tuple[ClusterConfig, list[str]]] = {}
+    for one in newest:
+        if one.job_to_ask_for is not None:
+            cluster = one.config.cluster
+            clusters.setdefault(cluster.slurm_conf, (cluster, []))[1].append(one.job_to_ask_for)
+    answers = {conf: _ask(Slurm(cluster), job_ids) for conf, (cluster, job_ids) in clusters.items()}
+    return [_probe(one, answers) for one in newest]
+
+
+def _ask(slurm: Slurm, job_ids: Sequence[str]) -> dict[str, JobInfo] | str:
+    """What Slurm knows of jobs, or why it does not answer."""
+    try:
+        return slurm.jobs(job_ids)
+    except SlurmUnreachable as error:
+        return str(error)
+
+
+def _probe(newest: _Newest, answers: Mapping[str | None, dict[str, JobInfo] | str]) -> Probe:
+    submit = newest.submit
+    if newest.job_to_ask_for is not None:
+        answer = answers[newest.config.cluster.slurm_conf]
+        if isinstance(answer, str):
+            return Probe(silence=f"no end was recorded, and Slurm does not answer ({answer})")
+        return Probe(job=answer.get(newest.job_to_ask_for))
+    if not submit or is_over(newest.events):
         return Probe()
     if submit["host"] != socket.gethostname():
         return Probe(silence=f"it runs on {submit['host']}; ask there")
-    started = [event.fields for event in events if event.event == "start"]
+    started = [event.fields for event in newest.events if event.event == "start"]
     return Probe(
         alive=any(is_alive(int(str(who["pid"])), int(str(who["pid_start_time"]))) for who in [submit, *started])
     )
