@@ -33,6 +33,8 @@ def _judge(run: RunDir, first: int, before: int, attempt: int, events: Sequence[
     cause = _cause(
         EndFacts(step_code=1, verdicts=verdicts(events), world_size=config.cluster.world_size, batch_log=said)
     )
+    if cause == "hang" and dead:  # its ranks went on there, and waited in vain for those that Slurm had ended
+        cause = "node failure"
     if cause == "crash":
         reason = slurm_reason(read_log(run.batch_log(first)))
         # Slurm starts a job again after these three and after a failed node, which alone leaves no line.

@@ -81,7 +81,7 @@ class Place:
 
 @contextmanager
 def _cluster(settings: ClusterSettings, user: "User") -> Iterator[Place]:
-    folder = Path("/tmp") / f"trainwright-doctor-{os.getpid()}"
+    folder = Path("/tmp") / f"trainwright-doctor-{os.getpid()}-{settings.proctrack}-{settings.kill_wait_s}"
     try:
         cluster.up(folder, num_nodes=2, settings=settings)
         if settings.accounting != "none":

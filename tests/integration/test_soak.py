@@ -8,7 +8,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from trainwright.launchers.dev_cluster import faults
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.processes import wait_until
 
+from .conftest import CLI
 from .faulty_runs import ToyRun, curve
 from .sites import Site, cut_off, killed, open_site
 
@@ -108,7 +110,20 @@ def test_campaign(campaign: int, site: Site, reference: dict[int, float]) -> Non
     draw = random.Random(f"{SEED} {campaign}")
     kinds = [draw.choice([*KINDS]) for _ in range(FAULTS)]
     began = time.monotonic()
-    run, causes = _start(site), []
+    run = _start(site)
+    with ThreadPoolExecutor(1) as pool:  # on a login node: jobs whose batch host died are started at once
+        watch = pool.submit(run.project.user.run, [*CLI, "watch", "--every", "2", run.run.path], None, 3600)
+        causes = _befall(site, run, kinds, draw)
+        assert run.finish(_PATIENCE_S)["state"] == "finished", run.explain()
+        assert watch.result().returncode == 0, watch.result().stderr
+    assert run.causes() == [*causes, "finished"], run.explain()
+    assert curve(run.run) == reference, "not the same losses, bitwise"
+    print(f"campaign {campaign}: {', '.join(kinds)}: {run.attempts()} attempts, {time.monotonic() - began:.0f} s")
+
+
+def _befall(site: Site, run: ToyRun, kinds: Sequence[str], draw: random.Random) -> list[str]:
+    """One fault after another, each at a random step of a new attempt; the causes that the ledger must name."""
+    causes = []
     for kind in kinds:
         befall, cause = KINDS[kind]
         before = run.attempts()
@@ -119,10 +134,7 @@ def test_campaign(campaign: int, site: Site, reference: dict[int, float]) -> Non
         if cause is not None:
             causes.append(cause)
             _wait_for(run, lambda before=before: run.attempts() > before)
-    assert run.finish(_PATIENCE_S)["state"] == "finished", run.explain()
-    assert run.causes() == [*causes, "finished"], run.explain()
-    assert curve(run.run) == reference, "not the same losses, bitwise"
-    print(f"campaign {campaign}: {', '.join(kinds)}: {run.attempts()} attempts, {time.monotonic() - began:.0f} s")
+    return causes
 
 
 def _start(site: Site) -> ToyRun:
