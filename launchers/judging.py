@@ -59,7 +59,7 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     if probe.job is not None:
         return _by_slurm(events, probe.job, cancelled)
     if probe.alive:
-        return Judgement(state="running")
+        return Judgement(state="running", why=probe.silence)
     return _by_verdicts(events, submit, probe, cancelled)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from .judging import Probe, State, is_over, judge
 from .processes import is_alive
 from .slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts
 from .snapshot import describe
+
+_HEARD_OF_S = 60.0
+"""A rank that wrote so lately is taken to be alive, where Slurm does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,7 @@ def _probe(newest: _Newest, answers: Mapping[str | None, dict[str, JobInfo] | st
     if newest.job_to_ask_for is not None:
         answer = answers[newest.config.cluster.slurm_conf]
         if isinstance(answer, str):
-            return Probe(silence=f"no end was recorded, and Slurm does not answer ({answer})")
+            return _without_slurm(newest, answer)
         return Probe(job=answer.get(newest.job_to_ask_for))
     if not submit or is_over(newest.events):
         return Probe()
@@ -160,6 +164,28 @@ def _probe(newest: _Newest, answers: Mapping[str | None, dict[str, JobInfo] | st
     return Probe(
         alive=any(is_alive(int(str(who["pid"])), int(str(who["pid_start_time"]))) for who in [submit, *started])
     )
+
+
+def _without_slurm(newest: _Newest, answer: str) -> Probe:
+    """The controller may be starting again: ranks that write are alive all the same."""
+    silence = f"no end was recorded, and Slurm does not answer ({answer})"
+    age_s = time.time() - _last_written(newest.run, newest.attempt)
+    if age_s > _HEARD_OF_S or not _some_rank_is_left(newest.events):
+        return Probe(silence=silence)
+    words = f"Slurm does not answer ({answer}), but its ranks wrote {max(0.0, age_s):.0f} s ago"
+    return Probe(alive=True, silence=words)
+
+
+def _some_rank_is_left(events: Sequence[Event]) -> bool:
+    ranks = {name: {event.fields["rank"] for event in events if event.event == name} for name in ("start", "verdict")}
+    return bool(ranks["start"] - ranks["verdict"])
+
+
+def _last_written(run: RunDir, attempt: int) -> float:
+    """When metrics, GPU numbers or a rank's log of the attempt were last written, seconds since the epoch."""
+    paths = [run.metrics(attempt), *run.attempt_logs(attempt).glob("[0-9]*.log")]
+    paths += run.telemetry.glob(f"gpus-{attempt:04d}-*")
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
 def _nodes(events: Sequence[Event], probe: Probe) -> list[str]:

@@ -45,6 +45,7 @@ def _slurm(state: str, reason: str = "") -> Probe:
         ([_SUBMIT, _verdict(0, 0), _verdict(1, 0)], Probe(), "finished", ""),
         ([_SUBMIT, _verdict(0, 0)], Probe(), "unknown", "no end was recorded, and Slurm no longer knows the job"),
         ([_SUBMIT, _verdict(0, 0)], Probe(silence="Slurm does not answer"), "unknown", "Slurm does not answer"),
+        ([_SUBMIT], Probe(alive=True, silence="no answer, but it writes"), "running", "no answer, but it writes"),
         ([_SUBMIT], _slurm("COMPLETED"), "unknown", "Slurm says COMPLETED, and no end was recorded"),
         ([_SUBMIT], _slurm("SOMETHING_NEW"), "unknown", "Slurm says SOMETHING_NEW, and no end was recorded"),
         ([_SUBMIT], _slurm("NODE_FAIL"), "failed", "Slurm says NODE_FAIL"),
