@@ -1,4 +1,4 @@
-"""`trainwright logs [-f] [--rank N] [--attempt N] RUN`: what a rank printed."""
+"""`trainwright logs [-f] [--rank N] [--attempt N] RUN`: what ranks printed."""
 
 import argparse
 import sys
@@ -11,43 +11,77 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..config.rundir import RunDir
+    from ..launchers.status import RunStatus
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """`logs [-f] [--rank N] [--attempt N] RUN`."""
-    text = "print a rank's log: the failing rank's, else rank 0's"
+    text = "print a rank's log: the failing rank's, else rank 0's; with -f those of all ranks as they are written"
     parser = commands.add_parser("logs", help=text, description=text)
     parser.add_argument("run_name", metavar="RUN", help="a run's folder or name")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-    parser.add_argument("--rank", type=int, metavar="N", help="this rank's log")
-    parser.add_argument("--attempt", type=int, metavar="N", help="this attempt's log; the newest if not given")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="all ranks, from attempt to attempt, until the run ends; then why"
+    )
+    parser.add_argument("--rank", type=int, metavar="N", help="this rank's log alone")
+    parser.add_argument("--attempt", type=int, metavar="N", help="this attempt's logs alone; the newest if not given")
     add_json_option(parser)
     add_host_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print or follow the log."""
+    """Print or follow."""
     from ..config.rundir import find_run
-    from ..launchers.follow import follow_log
-    from ..launchers.logs import read_log
-    from ..launchers.status import read_status
 
     found = find_run(arguments.run_name)
     attempt = _attempt(arguments, found)
+    return _follow(arguments, found, attempt) if arguments.follow else _print(arguments, found, attempt)
+
+
+def _print(arguments: argparse.Namespace, found: "RunDir", attempt: int) -> int:
+    from ..launchers.logs import read_log
+    from ..launchers.status import read_status
+
     path = _path(arguments, found, attempt)
-    if arguments.follow:
-        newest = found.attempts()[-1]
-        for piece in follow_log(path, lambda: attempt != newest or not _goes_on(read_status(found).state)):
-            print(piece, end="", flush=True, file=sys.stderr if arguments.json else sys.stdout)
     text = read_log(path)
     if arguments.json:
         emit(arguments, {"attempt": attempt, "path": str(path), "lines": text.splitlines()}, "")
-    elif not arguments.follow:
+    else:
         print(text, end="", flush=True)
     if not text:
         print(f"nothing in {path} (the run is {read_status(found).state})", file=sys.stderr)
     return 0
+
+
+def _follow(arguments: argparse.Namespace, found: "RunDir", attempt: int) -> int:
+    """Lines go to stdout, with --json to stderr; what became of each attempt to stderr."""
+    from ..launchers.follow import is_over
+    from ..launchers.history import ends_in_words
+    from ..launchers.status import read_status
+    from ..launchers.streams import Followed, follow_run
+    from ..tracking.ledger import read_ledger
+
+    _path(arguments, found, attempt)  # checks --rank
+    what = Followed(rank=arguments.rank, attempt=arguments.attempt)
+    lines = []
+    for line in follow_run(found, what, lambda: is_over(read_status(found))):
+        if arguments.json:
+            lines.append(line.rstrip("\n"))
+        print(line, end="", flush=True, file=sys.stderr if arguments.json else sys.stdout)
+    ends = ends_in_words(read_ledger(found))
+    now = read_status(found)
+    for number, words in ends.items():
+        if arguments.attempt in (None, number):
+            print(f"attempt {number} ended: {words}", file=sys.stderr)
+    print(_last_words(now), file=sys.stderr)
+    if arguments.json:
+        emit(arguments, {"attempt": now.attempt, "state": now.state, "why": now.why, "ends": ends, "lines": lines}, "")
+    return 0
+
+
+def _last_words(now: "RunStatus") -> str:
+    step = "" if now.step is None else f" at step {now.step}/{now.steps}"
+    return f"{now.run}: {now.state}{step}{f': {now.why}' if now.why else ''}"
 
 
 def _attempt(arguments: argparse.Namespace, found: "RunDir") -> int:
@@ -80,7 +114,3 @@ def _path(arguments: argparse.Namespace, found: "RunDir", attempt: int) -> "Path
     if attempt == now.attempt and now.log and now.state not in ("queued", "running"):
         return Path(now.log)
     return found.rank_log(attempt, 0)
-
-
-def _goes_on(state: str) -> bool:
-    return state in ("queued", "running")

@@ -1,7 +1,7 @@
-"""Watching a run from outside: waiting for its end with progress, and following a log."""
+"""Watching a run from outside: waiting for its end with progress."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -13,13 +13,21 @@ SLURM_EVERY_S = 5.0  # squeue is shared by everybody
 _UNKNOWN_FOR_S = 60.0
 
 
+OVER = ("finished", "failed", "cancelled")
+
+
+def is_over(now: RunStatus) -> bool:
+    """Whether the run has ended for good. What is unknown has not."""
+    return now.state in OVER
+
+
 def wait_for_end(run: RunDir, show: Callable[[str], None]) -> RunStatus:
     """Until the run is over (or nobody has known for a minute); its last status. `show` gets a line of progress."""
     unknown_since = None
     rate = _Rate()
     while True:
         now = read_status(run)
-        if now.state in ("finished", "failed", "cancelled"):
+        if is_over(now):
             return now
         unknown_since = (unknown_since or time.monotonic()) if now.state == "unknown" else None
         if unknown_since and time.monotonic() - unknown_since > _UNKNOWN_FOR_S:
@@ -45,26 +53,6 @@ def progress_line(now: RunStatus, seconds_per_step: float | None = None) -> str:
     return "  ".join(parts)
 
 
-def follow_log(path: Path, is_over: Callable[[], bool], every_s: float = 0.3) -> Iterator[str]:
-    """Pieces of a log as it grows, from its beginning, until `is_over` and nothing more comes.
-
-    `is_over` is asked at most every few seconds, since it may ask Slurm.
-    """
-    position, over, asked = 0, False, 0.0
-    while True:
-        piece = _read_from(path, position)
-        position += len(piece)
-        if piece:
-            yield piece.decode(errors="replace")
-        elif over:
-            return
-        if not over and time.monotonic() - asked > 2.0:
-            over, asked = is_over(), time.monotonic()
-            continue
-        if not over:
-            time.sleep(every_s)
-
-
 class _Rate:
     """Seconds per step since watching began."""
 
@@ -80,7 +68,8 @@ class _Rate:
         return (time.monotonic() - began) / (step - first) if step > first else None
 
 
-def _read_from(path: Path, position: int) -> bytes:
+def read_from(path: Path, position: int) -> bytes:
+    """A file from a position to its end; nothing if there is no file yet."""
     try:
         with path.open("rb") as file:
             file.seek(position)

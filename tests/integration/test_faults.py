@@ -146,6 +146,18 @@ def test_an_unhealthy_node_is_left_and_the_journal_says_why(outcomes: dict[str, 
     assert entry.fields["until"] - entry.time == pytest.approx(24 * 3600, abs=5)
 
 
+def test_logs_of_all_ranks_and_why_each_attempt_ended(outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
+    run = outcomes["killed rank"][0]
+    done = run.project.user.trainwright("logs", "-f", run.run.path)
+    assert done.stdout.startswith(f"=== attempt 2 on {', '.join(sorted(run.hosts(2).values()))} ===\n")
+    assert all(line.startswith(("[0] ", "[1] ", "[batch] ")) for line in done.stdout.splitlines()[1:])
+    killed, finished, last = done.stderr.splitlines()
+    words = f"attempt 1 ended: a rank failed or was killed, rank 1 on {run.hosts(1)[1]}: Killed, saved step 40, goes on"
+    assert killed.startswith(words)
+    assert finished == "attempt 2 ended: finished"
+    assert last.endswith("finished at step 200/200")
+
+
 def test_what_status_says_after_an_end_for_good(outcomes: dict[str, tuple[ToyRun, dict[str, Any]]]) -> None:
     _, stopped = outcomes["no crash allowed"]
     assert stopped["why"].startswith("rank 1: Killed")
