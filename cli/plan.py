@@ -1,10 +1,12 @@
 """`trainwright plan RUN.yaml [key=value...]`: what would be submitted."""
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
 
 from .host import add_host_options
+from .job_plan import job_lines
 from .output import add_json_option, emit
 
 if TYPE_CHECKING:
@@ -18,9 +20,20 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser("plan", help=text, description=text)
     parser.add_argument("run_file", metavar="RUN.yaml", help="run file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="fields to change, such as train.steps=100")
+    parser.add_argument("--step-time-s", type=_seconds, metavar="S", help="seconds per step; else as measured")
     add_json_option(parser)
     add_host_options(parser)
     parser.set_defaults(run=run)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds; give one above 0, such as 2.5")
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..config.loading import load_run
     from ..launchers.plan import plan_run
 
-    plan = plan_run(load_run(Path(arguments.run_file), arguments.overrides))
+    plan = plan_run(load_run(Path(arguments.run_file), arguments.overrides), arguments.step_time_s)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     emit(arguments, asdict(plan), plan_text(plan))
@@ -64,6 +77,8 @@ def plan_text(plan: "Plan") -> str:
         layers = f"{place.first_layer}-{place.last_layer}"
         experts = f"  {place.first_expert}-{place.last_expert}" if sparse else ""
         lines.append(f"{numbers}  {layers:<6}{experts}".rstrip())
+    if plan.job:
+        lines += ["", *job_lines(plan.job)]
     lines += ["", plan.script.rstrip() if plan.script else "no script: the ranks are processes of this machine"]
     return "\n".join(lines)
 

@@ -5,12 +5,19 @@ import sys
 from typing import TYPE_CHECKING
 
 from .host import add_host_options
+from .job_plan import short_lines
 from .output import add_json_option, emit
 from .progress import RunProgress
 
 if TYPE_CHECKING:
+    from ..config.run import RunConfig
+    from ..config.rundir import RunDir
+    from ..launchers.plan import JobPlan
     from ..launchers.status import RunStatus
     from ..launchers.submission import Submitted
+
+_PATIENCE_S = 1.0
+"""For Slurm's guess when the job starts, which is only shown."""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,21 +35,23 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Submit; with --wait 0 if the run finished, 2 if a rank reported a user's mistake, 3 if the snapshot was not what
     it was, else 1."""
-    submitted = _submit(arguments)
-    record = {
+    from dataclasses import asdict
+
+    submitted, job = _submit(arguments)
+    record: dict[str, object] = {
         "run": str(submitted.run_dir.path),
         "attempt": submitted.attempt,
         "job_id": submitted.job_id,
         "pid": submitted.pid,
+        **({"start": asdict(job.start), "estimates": _as_dicts(job)} if job else {}),
     }
+    follow = "\n".join([_how_to_follow(submitted), *(short_lines(job) if job else [])])
     if not arguments.wait:
-        emit(arguments, record, _how_to_follow(submitted))
+        emit(arguments, record, follow)
         return 0
-    from dataclasses import asdict
-
     from ..launchers.follow import wait_for_end
 
-    print(_how_to_follow(submitted), file=sys.stderr, flush=True)
+    print(follow, file=sys.stderr, flush=True)
     try:
         with RunProgress() as progress:
             last = wait_for_end(submitted.run_dir, progress.show)
@@ -56,24 +65,45 @@ def run(arguments: argparse.Namespace) -> int:
     return {93: 2, 3: 3}.get(last.code or 1, 1)
 
 
-def _submit(arguments: argparse.Namespace) -> "Submitted":
+def _submit(arguments: argparse.Namespace) -> "tuple[Submitted, JobPlan | None]":
+    """The attempt, and what was known of its job before it was submitted."""
     from pathlib import Path
 
     from ..config.errors import UserError
     from ..config.loading import load_run
-    from ..config.rundir import find_run
+    from ..config.rundir import RunDir, find_run
     from ..launchers.submission import continue_run, submit_run
 
     path = Path(arguments.run_file)
     if path.is_file() or path.suffix in (".yaml", ".yml"):
-        return submit_run(load_run(path, arguments.overrides), source=path)
+        new = load_run(path, arguments.overrides)
+        job = _job_plan(new, RunDir(Path(new.runs) / new.name))
+        return submit_run(new, source=path), job
     try:
         found = find_run(arguments.run_file)
     except UserError:
         raise UserError(
             arguments.run_file, "neither a run file nor a run", "give RUN.yaml, or a run's folder or name"
         ) from None
-    return continue_run(found, arguments.overrides)
+    job = _job_plan(load_run(found.run_yaml, arguments.overrides), found)
+    return continue_run(found, arguments.overrides), job
+
+
+def _job_plan(run: "RunConfig", run_dir: "RunDir") -> "JobPlan | None":
+    """None on this machine."""
+    from ..launchers.job import render_script
+    from ..launchers.plan import plan_job
+    from ..launchers.submission import training_task
+
+    if run.cluster.scheduler == "local":
+        return None
+    return plan_job(run, run_dir, render_script(training_task(run_dir, 1, run)), patience_s=_PATIENCE_S)
+
+
+def _as_dicts(job: "JobPlan") -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {name: asdict(estimate) for name, estimate in job.estimates.items()}
 
 
 def _how_to_follow(submitted: "Submitted") -> str:

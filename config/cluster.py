@@ -47,7 +47,21 @@ class ClusterConfig(Section):
     """Names of environment variables that pass from the submitting shell into the job; nothing else does. Keys, known
     by names such as WANDB_API_KEY, reach the ranks alone, by a private file and not by Slurm."""
     network_interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.\-]+$")
-    """Network interface for gloo and NCCL's sockets, such as eth0; found by the libraries if not given."""
+    """Network interface for gloo and NCCL's sockets, such as eth0; if not given, the one that reaches rank 0's node."""
+    cpu_bind: str = Field(default="cores", pattern=_WORD)
+    """What srun ties each rank to: its own cores, or another word of Slurm, such as none for sites without it."""
+    gpu_bind: str = Field(default="none", pattern=_WORD)
+    """Which GPUs of its node a rank sees, in Slurm's words. All of them by default, as NCCL needs for its fastest paths
+    between two GPUs; a rank takes the one that has its number on the node."""
+    mem_bind: str | None = Field(default=None, pattern=_WORD)
+    """NUMA binding of memory, in Slurm's words; not given, memory lies near the cores that touch it first, or elsewhere
+    if there is none left."""
+    price_per_gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What a GPU-hour costs, in any currency; `plan` multiplies by it."""
+    price_per_cpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """What an hour of a CPU core costs where no GPUs are asked for."""
+    mtbf_node_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Mean time between failures of one node, in hours; not given, that of a published training run."""
     slurm_conf: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.,@%+=:/\-]*$")
     """Absolute path of the cluster's slurm.conf; $SLURM_CONF or Slurm's own default if not given."""
     python: str | None = None

@@ -15,6 +15,7 @@ BUILT_IN: dict[str, dict[str, Any]] = {
         "ranks_per_node": 2,
         "time_limit": "01:00:00",
         "network_interface": None,
+        "cpu_bind": "none",
     },
 }
 

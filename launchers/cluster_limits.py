@@ -46,6 +46,29 @@ def require_possible(cluster: ClusterConfig, array: int = 0) -> None:
         check_user(cluster, facts, limits)
 
 
+def time_limit_s(cluster: ClusterConfig) -> float | None:
+    """The job's time limit: as asked for, else the partition's; None: it has none, or the cluster was not reached."""
+    if cluster.time_limit:
+        return seconds_of(cluster.time_limit)
+    facts = reached(cluster)
+    partitions = _partitions(cluster, facts) if facts else []
+    if not partitions:
+        return None
+    words = partitions[0].words
+    default = words.get("DefaultTime", "NONE")
+    return seconds_of(words.get("MaxTime", "UNLIMITED") if default == "NONE" else default)
+
+
+def reached(cluster: ClusterConfig) -> ClusterFacts | None:
+    """What the cluster is like; None where this machine cannot submit to it, or it does not answer in time."""
+    slurm = Slurm(cluster)
+    try:
+        slurm.check()
+    except UserError:
+        return None
+    return _facts(cluster, slurm)
+
+
 def _facts(cluster: ClusterConfig, slurm: Slurm) -> ClusterFacts | None:
     conf = slurm_values(cluster).get("SLURM_CONF")
     now = time.monotonic()

@@ -1,6 +1,6 @@
 """What would be submitted: layout, ranks, sizes, data and the rendered script. Nothing is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config.errors import UserError
@@ -9,9 +9,15 @@ from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.loading.staging import staged_bytes
-from .cluster_limits import require_possible_if_reached
+from ..tracking.timings import Timings, timings_of
+from .cluster_limits import PATIENCE_S, reached, require_possible_if_reached, time_limit_s
 from .data_plan import Share, shares_of, warnings_of
-from .job import render_script
+from .estimates import Estimate, estimates
+from .job import render_script, script_facts
+from .job_environment import Variable, job_environment
+from .lead import lead_and_formula
+from .script import binding
+from .start_estimate import StartEstimate, start_estimate
 from .submission import training_task
 from .work_tree import read_work_tree
 
@@ -63,11 +69,25 @@ class Plan:
     left_out: list[str]
     """Untracked files that the patch will not have: large, or named like files with keys."""
     script: str | None
-    """The batch script; None where this machine runs the ranks itself."""
+    """The batch script; None where this machine runs the ranks itself, and then it has none of what follows."""
+    job: "JobPlan | None"
 
 
-def plan_run(run: RunConfig) -> Plan:
-    """Work out a plan; UserError if model or layout break a rule."""
+@dataclass(frozen=True, kw_only=True)
+class JobPlan:
+    """What Slurm would do with a run, and what that costs."""
+
+    binding: list[str]
+    """Options of srun that say which cores, memory and GPUs each rank gets."""
+    environment: list[Variable]
+    """What the ranks get; secrets are masked."""
+    start: StartEstimate
+    estimates: dict[str, Estimate]
+    """Costs, losses and intervals by name."""
+
+
+def plan_run(run: RunConfig, step_time_s: float | None = None) -> Plan:
+    """Work out a plan; UserError if model or layout break a rule. `step_time_s` replaces what was measured."""
     model = read_model(Path(run.model))
     layout = layout_of(run, model)
     if run.cluster.scheduler == "slurm":
@@ -75,6 +95,7 @@ def plan_run(run: RunConfig) -> Plan:
     run_dir = RunDir(Path(run.runs) / run.name)
     shares = shares_of(run)
     tree = read_work_tree(Path.cwd(), Path(run.runs))
+    script = render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None
     tokens_per_step = run.train.global_batch_size * run.data.sequence_length
     return Plan(
         name=run.name,
@@ -94,8 +115,34 @@ def plan_run(run: RunConfig) -> Plan:
         commit=tree.commit if tree else None,
         uncommitted=tree.changed if tree else [],
         left_out=tree.left_out if tree else [],
-        script=render_script(training_task(run_dir, 1, run)) if run.cluster.scheduler == "slurm" else None,
+        script=script,
+        job=plan_job(run, run_dir, script, step_time_s) if script else None,
     )
+
+
+def plan_job(
+    run: RunConfig, run_dir: RunDir, script: str, step_time_s: float | None = None, patience_s: float = PATIENCE_S
+) -> JobPlan:
+    """What is known of a run's job before it is submitted; `patience_s` is for Slurm's answer about its start."""
+    timings = timings_of(run_dir, run)
+    if step_time_s is not None:
+        timings = replace(timings, step_s=step_time_s)
+    if reached(run.cluster):
+        start = start_estimate(run.cluster, script, patience_s)
+    else:
+        start = StartEstimate(time=None, why="no Slurm was reached from here")
+    return JobPlan(
+        binding=binding(run.cluster),
+        environment=job_environment(script_facts(training_task(run_dir, 1, run))),
+        start=start,
+        estimates=_estimates(run, timings),
+    )
+
+
+def _estimates(run: RunConfig, timings: Timings) -> dict[str, Estimate]:
+    lead, formula = lead_and_formula(timings.longest_save_s, run)
+    found = estimates(run, timings, time_limit_s(run.cluster))
+    return {**found, "signal_lead_s": Estimate(value=lead, unit="s", formula=formula)}
 
 
 def _staged_bytes(run: RunConfig) -> int | None:

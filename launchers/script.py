@@ -55,6 +55,21 @@ class ScriptFacts:
     after: tuple[str, ...] = ()
     """Jobs that must have ended well before."""
 
+    @property
+    def binding(self) -> list[str]:
+        """Options of srun that say where ranks, their memory and their GPUs are."""
+        return binding(self.cluster)
+
+
+def binding(cluster: ClusterConfig) -> list[str]:
+    """Options of srun: ranks are numbered node by node, and on a node socket by socket, as its GPUs are."""
+    options = ["--distribution=block:block", f"--cpu-bind={cluster.cpu_bind}"]
+    if cluster.mem_bind:
+        options.append(f"--mem-bind={cluster.mem_bind}")
+    if cluster.gpus_per_node:
+        options.append(f"--gpu-bind={cluster.gpu_bind}")
+    return [shlex.quote(option) for option in options]
+
 
 def render(template: str, facts: ScriptFacts) -> str:
     """The text of a batch script from `sbatch_templates/<template>`."""

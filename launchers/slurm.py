@@ -110,10 +110,19 @@ class Slurm:
         if done.returncode:
             raise UserError(f"job {job_id}", f"scancel refused ({done.stderr.strip()})", "cancel as the job's owner")
 
-    def ask(self, command: list[str], timeout_s: float = TIMEOUT_S) -> "subprocess.CompletedProcess[str]":
-        """Run another of Slurm's commands. Raises SlurmUnreachable if it is missing or the controller is silent."""
+    def ask(
+        self,
+        command: list[str],
+        timeout_s: float = TIMEOUT_S,
+        script: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run another of Slurm's commands, with `script` on its stdin and `environment` beside what Slurm needs.
+
+        Raises SlurmUnreachable if it is missing or the controller is silent.
+        """
         self._must_exist(command[0])
-        done = self._run(command, self._environment, timeout_s)
+        done = self._run(command, {**(environment or {}), **self._environment}, timeout_s, script)
         if done.returncode and _SILENT.search(done.stderr):
             raise SlurmUnreachable(" ".join(done.stderr.split()))
         return done
@@ -139,11 +148,22 @@ class Slurm:
             raise SlurmUnreachable(f"there is no {command} on this machine")
 
     def _run(
-        self, command: list[str], environment: Mapping[str, str], timeout_s: float = TIMEOUT_S
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        timeout_s: float = TIMEOUT_S,
+        script: str | None = None,
     ) -> "subprocess.CompletedProcess[str]":
         try:
             return subprocess.run(
-                command, env=dict(environment), capture_output=True, text=True, timeout=timeout_s, check=False
+                command,
+                env=dict(environment),
+                input=script,
+                stdin=subprocess.DEVNULL if script is None else None,
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise SlurmUnreachable(f"{command[0]} gave no answer in {timeout_s:.0f} s") from None

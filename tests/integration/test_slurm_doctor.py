@@ -176,6 +176,18 @@ def test_what_the_cluster_cannot_give_is_one_line(command: str, typed: Typed, tr
     assert not (trainable.parent / "runs").exists()
 
 
+def test_plan_says_when_slurm_would_start_it(typed: Typed, trainable: Path) -> None:
+    """And nothing is submitted."""
+    words = ["plan", str(trainable), "cluster.profile=dev", "train.global_batch_size=24", "cluster.time_limit=null"]
+    code, printed, error = typed(*words, "--json")
+    assert code == 0, error
+    job = json.loads(printed)["job"]
+    assert job["start"]["time"], job["start"]
+    assert job["start"]["partition"] == "main"
+    assert job["estimates"]["hours_at_most"]["value"] == 2  # the partition's MaxTime, an hour, of 2 ranks
+    assert not (trainable.parent / "runs").exists()
+
+
 def test_without_a_controller_it_says_so(ordinary_user: "User", tmp_path: Path) -> None:
     done = ordinary_user.trainwright("doctor", "--profile", "dev", variables={"TRAINWRIGHT_DEV_CLUSTER": "/nowhere"})
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

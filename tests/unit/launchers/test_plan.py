@@ -1,6 +1,8 @@
 """plan: ranks, nodes, layers, numbers and the script, with nothing written."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,42 @@ def test_the_command_prints_the_data(run_file: Path, capsys: pytest.CaptureFixtu
     assert "     1 100.00%           305               9,760  unknown  code\n" in shown.out
     assert "   all  60.75%           972              31,104  unknown  w\n" in shown.out
     assert shown.err == "warning: data.stages.3: begins at 1,000,000 tokens, after the run's last step\n"
+
+
+def test_a_job_has_its_costs_binding_and_environment(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    money = [
+        "cluster.price_per_cpu_hour=0.5",
+        "cluster.network_interface=ib0",
+        "cluster.slurm_conf=/nowhere/slurm.conf",
+    ]
+    assert main(["plan", str(run_file), *_TWO_NODES, *money, "--step-time-s", "900", "--json"]) == 0
+    job = json.loads(capsys.readouterr().out)["job"]
+    numbers = {name: estimate["value"] for name, estimate in job["estimates"].items()}
+    assert (numbers["hours_at_most"], numbers["price_at_most"]) == (4, 2)  # the profile dev has one hour, 2 x 2 cores
+    assert (numbers["hours_expected"], numbers["price_expected"]) == (4, 2)  # 4 steps of a quarter of an hour
+    assert (numbers["lost_steps"], numbers["lost_s"], numbers["signal_lead_s"]) == (2, None, 180)
+    assert job["start"]["time"] is None
+    assert job["start"]["why"]
+    assert job["binding"] == ["--distribution=block:block", "--cpu-bind=none"]
+    values = {variable["name"]: variable["value"] for variable in job["environment"]}
+    assert (values["GLOO_SOCKET_IFNAME"], values["NCCL_SOCKET_IFNAME"]) == ("ib0", "ib0")
+    assert main(["plan", str(run_file), *_TWO_NODES, *money]) == 0
+    printed = capsys.readouterr().out
+    assert "at most     4 CPU-hours = 2 nodes x 2 CPUs x 1 h time limit\n" in printed
+    assert "expected    not measured: the time of a step" in printed
+    assert "  NCCL_SOCKET_IFNAME=ib0  [cluster.network_interface]\n" in printed
+
+
+@pytest.mark.parametrize("words", ["0", "-1", "nan", "inf", "fast"])
+def test_a_step_time_is_a_number_above_zero(run_file: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", str(run_file), f"--step-time-s={words}"])
+    assert f"{words} is not a number of seconds" in capsys.readouterr().err
+
+
+def test_plan_imports_no_torch(run_file: Path) -> None:
+    code = "import sys; from trainwright.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "plan", str(run_file)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == "False"

@@ -1,0 +1,156 @@
+"""What a run costs and loses, before it is submitted: pure arithmetic, each number with its formula.
+
+The checkpoint interval is the one that loses least time to saving and repeating together: J. W. Young, "A first order
+approximation to the optimum checkpoint interval", CACM 17(9), 1974; where saving takes more than a hundredth of the
+time between failures, the higher order of J. T. Daly, "A higher order estimate of the optimum checkpoint interval for
+restart dumps", FGCS 22(3), 2006, equation 37.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+from ..config.cluster import ClusterConfig
+from ..config.run import RunConfig
+from ..tracking.timings import Timings
+
+PUBLISHED_MTBF_NODE_HOURS = 6300.0
+"""Hours between failures of one node with 8 GPUs: 419 unexpected interruptions of 2,048 nodes in 54 days ("The Llama 3
+Herd of Models", 2024, section 3.3.4)."""
+_SMALL = 0.01
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """One number, and how it comes about."""
+
+    value: float | None
+    """None: not known."""
+    unit: str
+    formula: str
+    """With its numbers; where the value is not known, what is missing."""
+
+
+def estimates(run: RunConfig, timings: Timings, limit_s: float | None) -> dict[str, Estimate]:
+    """All numbers by name. `limit_s` is the job's time limit in seconds; None: it has none, or it is not known."""
+    return {
+        **_measured(timings),
+        **_cost(run, timings, limit_s),
+        **_loss(run, timings),
+        **_interval(run.cluster, timings),
+    }
+
+
+def optimum_interval_s(save_s: float, mtbf_s: float) -> float:
+    """Seconds of work between two saves: Young's formula, Daly's where saves are not short against `mtbf_s`."""
+    first = math.sqrt(2 * save_s * mtbf_s)
+    if save_s <= _SMALL * mtbf_s:
+        return first
+    if save_s >= 2 * mtbf_s:
+        return mtbf_s
+    part = save_s / (2 * mtbf_s)
+    return first * (1 + math.sqrt(part) / 3 + part / 9) - save_s
+
+
+def _measured(timings: Timings) -> dict[str, Estimate]:
+    words = {
+        "step_s": (timings.step_s, "median step of earlier attempts, or --step-time-s"),
+        "save_s": (timings.save_s, "median save of earlier attempts"),
+        "restart_s": (timings.restart_s, "median time from start to first step of earlier attempts"),
+    }
+    return {
+        name: Estimate(value=value, unit="s", formula=text if value is not None else f"{NOT_MEASURED}: {text}")
+        for name, (value, text) in words.items()
+    }
+
+
+def _cost(run: RunConfig, timings: Timings, limit_s: float | None) -> dict[str, Estimate]:
+    cluster = run.cluster
+    per_node, what = cluster.gpus_per_node, "GPU"
+    price, field = cluster.price_per_gpu_hour, "cluster.price_per_gpu_hour"
+    if not per_node:
+        per_node, what = cluster.ranks_per_node * cluster.cpus_per_rank, "CPU"
+        price, field = cluster.price_per_cpu_hour, "cluster.price_per_cpu_hour"
+    devices = cluster.nodes * per_node
+    machine = f"{cluster.nodes} nodes x {per_node} {what}s"
+    if limit_s is None:
+        most = Estimate(value=None, unit=f"{what}-hours", formula="not known: no time limit (cluster.time_limit)")
+    else:
+        hours = limit_s / 3600
+        most = Estimate(value=devices * hours, unit=f"{what}-hours", formula=f"{machine} x {hours:g} h time limit")
+    wall_s, terms = _expected_s(run, timings)
+    if wall_s is None:
+        likely = Estimate(value=None, unit=f"{what}-hours", formula=terms)
+    else:
+        likely = Estimate(value=devices * wall_s / 3600, unit=f"{what}-hours", formula=f"{machine} x ({terms})")
+    return {
+        "hours_at_most": most,
+        "price_at_most": _price(most, price, field),
+        "hours_expected": likely,
+        "price_expected": _price(likely, price, field),
+    }
+
+
+def _expected_s(run: RunConfig, timings: Timings) -> tuple[float | None, str]:
+    """Wall-clock seconds of the whole run without interruptions, and the terms; what was not measured is left out."""
+    if timings.step_s is None:
+        return None, f"{NOT_MEASURED}: the time of a step (--step-time-s, or submit a few steps first)"
+    steps, every = run.train.steps, run.checkpoint.every_steps
+    wall_s, terms = steps * timings.step_s, f"{steps} steps x {timings.step_s:g} s"
+    saves = math.ceil(steps / every) if every else 1
+    if timings.save_s is not None:
+        wall_s += saves * timings.save_s
+        terms += f" + {saves} saves x {timings.save_s:g} s"
+    if timings.restart_s is not None:
+        wall_s += timings.restart_s
+        terms += f" + {timings.restart_s:g} s start"
+    return wall_s, terms
+
+
+def _price(hours: Estimate, price: float | None, field: str) -> Estimate:
+    """In the currency of the field."""
+    if price is None:
+        return Estimate(value=None, unit="", formula=f"not known: {field} is not given")
+    if hours.value is None:
+        return Estimate(value=None, unit="", formula=hours.formula)
+    return Estimate(value=hours.value * price, unit="", formula=f"{hours.value:g} {hours.unit} x {price:g} ({field})")
+
+
+def _loss(run: RunConfig, timings: Timings) -> dict[str, Estimate]:
+    """What an interruption without a warning costs: on average half an interval is done again."""
+    every = min(run.checkpoint.every_steps or run.train.steps, run.train.steps)
+    steps = every / 2
+    missing = [
+        name
+        for name, value in (("step", timings.step_s), ("save", timings.save_s), ("start", timings.restart_s))
+        if value is None
+    ]
+    if timings.step_s is None or timings.save_s is None or timings.restart_s is None:
+        lost = Estimate(value=None, unit="s", formula=f"{NOT_MEASURED}: the time of a {' and of a '.join(missing)}")
+    else:
+        terms = f"{steps:g} steps x {timings.step_s:g} s + {timings.save_s:g} s save + {timings.restart_s:g} s start"
+        lost = Estimate(value=steps * timings.step_s + timings.save_s + timings.restart_s, unit="s", formula=terms)
+    return {
+        "lost_steps": Estimate(value=steps, unit="steps", formula=f"half of {every} steps between checkpoints"),
+        "lost_s": lost,
+        "lost_steps_graceful": Estimate(value=0, unit="steps", formula="all ranks save the step that they are in"),
+    }
+
+
+def _interval(cluster: ClusterConfig, timings: Timings) -> dict[str, Estimate]:
+    node_hours = cluster.mtbf_node_hours or PUBLISHED_MTBF_NODE_HOURS
+    source = "cluster.mtbf_node_hours" if cluster.mtbf_node_hours else "published: Llama 3"
+    mtbf_h = node_hours / cluster.nodes
+    job = Estimate(value=mtbf_h, unit="h", formula=f"{node_hours:g} h ({source}) / {cluster.nodes} nodes")
+    if timings.save_s is None:
+        missing = Estimate(value=None, unit="s", formula=f"{NOT_MEASURED}: the time of a save")
+        return {"mtbf_h": job, "interval_s": missing, "interval_steps": replace(missing, unit="steps")}
+    mtbf_s = mtbf_h * 3600
+    kind = "Young" if timings.save_s <= _SMALL * mtbf_s else "Daly, higher order"
+    terms = f"sqrt(2 x {timings.save_s:g} s save x {mtbf_s:g} s between failures), {kind}"
+    best = optimum_interval_s(timings.save_s, mtbf_s)
+    steps = Estimate(value=None, unit="steps", formula=f"{NOT_MEASURED}: the time of a step")
+    if timings.step_s:
+        count = max(1, round(best / timings.step_s))
+        steps = Estimate(value=count, unit="steps", formula=f"{best:g} s / {timings.step_s:g} s per step")
+    return {"mtbf_h": job, "interval_s": Estimate(value=best, unit="s", formula=terms), "interval_steps": steps}
