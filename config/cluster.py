@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from .base import Section
+from .container import ContainerConfig
 
 _TIME = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d+(:\d{2}){0,2})$"  # the forms sbatch takes
 _WORD = r"^[A-Za-z0-9_.,@%+=:/\-\[\]]+$"  # what may stand in an #SBATCH line
@@ -64,8 +65,10 @@ class ClusterConfig(Section):
     """Mean time between failures of one node, in hours; not given, that of a published training run."""
     slurm_conf: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.,@%+=:/\-]*$")
     """Absolute path of the cluster's slurm.conf; $SLURM_CONF or Slurm's own default if not given."""
+    container: ContainerConfig | None = None
+    """Image in which the ranks of training jobs run; none if not given."""
     python: str | None = None
-    """Python interpreter on the nodes; the submitting one if not given."""
+    """Python interpreter on the nodes, outside of a container; the submitting one if not given."""
 
     @field_validator("time_limit", "memory_per_node", mode="before")
     @classmethod

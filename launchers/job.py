@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.cluster import ClusterConfig
 from ..config.errors import UserError
+from .container import command_words, require_container, srun_options
 from .processes import start_time
 from .script import ScriptFacts, SupervisedRun, render
 from .task import TaskEnded, take_signals_back
@@ -52,6 +53,8 @@ class TaskSpec:
     array: int = 0
     """Tasks of a Slurm array, each a job of this cluster section with its number in $SLURM_ARRAY_TASK_ID; 0: no array.
     Their logs are 00000-N.log and batch-N.log, of task N."""
+    seen: tuple[Path, ...] = ()
+    """Folders that ranks need, beside `directory`: what a container has to show them. Only for train.sbatch."""
     after: tuple[str, ...] = ()
     """Slurm jobs that must have ended well before this one starts; it is cancelled if one does not."""
 
@@ -88,6 +91,7 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
 
         Slurm(spec.cluster).check()
         require_possible(spec.cluster, spec.array)
+        require_container(spec.cluster)
     for folder in (spec.folder, spec.logs):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if spec.cluster.scheduler == "slurm":
@@ -111,13 +115,19 @@ def render_script(spec: TaskSpec) -> str:
 def script_facts(spec: TaskSpec) -> ScriptFacts:
     """What the template shows of a task."""
     python = shlex.quote(spec.cluster.python or sys.executable)
+    inner, before, options = python, "", []
+    if spec.cluster.container and spec.run:
+        inner = shlex.quote(spec.cluster.container.python)
+        before = "".join(f"{shlex.quote(word)} " for word in command_words(spec.cluster, spec.directory, spec.seen))
+        options = srun_options(spec.cluster, spec.directory, spec.seen)
     return ScriptFacts(
         title=spec.title,
         name=spec.name,
         cluster=spec.cluster,
         directory=spec.directory,
         logs=spec.logs,
-        command=f"{python} -u -m trainwright.launchers.worker {shlex.quote(str(spec.folder))}",
+        command=f"{before}{inner} -u -m trainwright.launchers.worker {shlex.quote(str(spec.folder))}",
+        container=tuple(options),
         python=python,
         code=spec.code,
         run=spec.run,
@@ -141,6 +151,12 @@ def run_module(module: str, *arguments: str) -> int:
     return 0
 
 
+_ONLY_SLURM = (
+    *("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node", "gpu_type"),
+    "container",
+)
+
+
 def _check_folder(folder: Path) -> None:
     for mark in ("%j", "%t", "%A", "%a"):
         if mark in str(folder):
@@ -158,7 +174,7 @@ def _check_local(cluster: ClusterConfig) -> None:
         raise UserError(
             "cluster.python", f"{cluster.python} is no program on this machine", "give a Python, or leave it out"
         )
-    for field in ("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node", "gpu_type"):
+    for field in _ONLY_SLURM:
         value = getattr(cluster, field)
         if value:
             raise UserError(

@@ -54,6 +54,8 @@ class ScriptFacts:
     """Tasks of an array, each a job of its own; 0: no array."""
     after: tuple[str, ...] = ()
     """Jobs that must have ended well before."""
+    container: tuple[str, ...] = ()
+    """Options of srun for a container, quoted."""
 
     @property
     def binding(self) -> list[str]:

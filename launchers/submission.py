@@ -20,6 +20,7 @@ from ..storage.loading.training_data import TrainingData
 from ..storage.tokens.tokenizer import take_tokenizer
 from ..tracking.ledger import LedgerWriter
 from .cluster_limits import require_possible
+from .container import folders_of, require_container
 from .data_checks import check_data, check_stages
 from .job import SubmittedTask, TaskSpec, submit_task
 from .lead import signal_lead
@@ -138,6 +139,7 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
         logs=run_dir.attempt_logs(attempt),
         template="train.sbatch",
         code=run_dir.code,
+        seen=folders_of(run_dir, run),
         run=SupervisedRun(
             folder=str(run_dir.path),
             attempt=attempt,
@@ -218,6 +220,7 @@ def _check_place(cluster: ClusterConfig) -> None:
     if cluster.scheduler == "slurm":
         Slurm(cluster).check()
         require_possible(cluster)
+        require_container(cluster)
 
 
 def _only_allowed_changes(old: RunConfig, new: RunConfig) -> None:

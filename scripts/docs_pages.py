@@ -67,8 +67,9 @@ def _row(dotted: str, field: Schema, *, required: bool) -> str:
 
 
 def _inner(field: Schema) -> str:
-    """Name of the section that a field holds, or holds a list of; empty if it is a plain value."""
-    reference = field.get("$ref") or field.get("items", {}).get("$ref") or ""
+    """Name of the section that a field holds, may hold, or holds a list of; empty if it is a plain value."""
+    either = next((kind["$ref"] for kind in field.get("anyOf", ()) if "$ref" in kind), "")
+    reference = field.get("$ref") or field.get("items", {}).get("$ref") or either
     return str(reference).rpartition("/")[2]
 
 
@@ -79,7 +80,7 @@ def _kind(field: Schema) -> str:
     if _inner(field):
         return "section"
     if "anyOf" in field:
-        return _kind(next(kind for kind in field["anyOf"] if kind["type"] != "null"))
+        return _kind(next(kind for kind in field["anyOf"] if kind.get("type") != "null"))
     if "prefixItems" in field:
         return ", ".join(_kind(kind) for kind in field["prefixItems"])
     if "const" in field or "enum" in field:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -98,7 +99,8 @@ def run_file_fields(section: type[BaseModel], path: str) -> Iterator[tuple[str, 
         inner = field.annotation
         items = getattr(inner, "__args__", ())
         if items and isinstance(items[0], type) and issubclass(items[0], BaseModel):
-            yield from run_file_fields(items[0], f"{path}{name}.0.")
+            place = f"{path}{name}.0." if get_origin(inner) is list else f"{path}{name}."  # else it may be null
+            yield from run_file_fields(items[0], place)
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from run_file_fields(inner, f"{path}{name}.")
 

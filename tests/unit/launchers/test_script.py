@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainwright.config.cluster import ClusterConfig
+from trainwright.config.container import ContainerConfig
 from trainwright.launchers.job import TaskSpec, render_script, run_module
 from trainwright.launchers.rank import run_attempt
 from trainwright.launchers.script import SupervisedRun
@@ -58,6 +59,7 @@ def _training(cluster: ClusterConfig, run: Path) -> TaskSpec:
         logs=run / "logs" / "0001",
         code=run / "snapshot" / "code",
         template="train.sbatch",
+        seen=(run.parent, Path("/shared/stores/code.zarr")),
         run=SupervisedRun(folder=str(run), attempt=1, lead_s=180, snapshot="0123abcd" * 8),
     )
 
@@ -95,7 +97,11 @@ def _building() -> TaskSpec:
     )
 
 
+_IMAGE = ContainerConfig(image="/img/nemo.sif", mounts=["/data:/d:ro"])
+_NAMED = ContainerConfig(image="nvcr.io#nvidia/pytorch:25.10-py3", runtime="pyxis")
 _SPECS = {
+    "train-apptainer.sbatch": _training(_BIG.model_copy(update={"modules": [], "container": _IMAGE}), _RUN),
+    "train-pyxis.sbatch": _training(_DEV.model_copy(update={"container": _NAMED}), _RUN),
     "train-dev.sbatch": _training(_DEV, _RUN),
     "train-big.sbatch": _training(_BIG, Path("/shared/it's 100% big/runs/tiny")),
     "serve.sbatch": _serving(),
