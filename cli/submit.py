@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     if last.state == "finished":
         return 0
     print(f"trainwright: {last.run}: {last.state}: {last.why}; see {last.log}", file=sys.stderr)
-    return {93: 2, 3: 3}.get(last.code or 1, 1)
+    return {93: 2, 88: 2, 3: 3}.get(last.code or 1, 1)
 
 
 def _submit(arguments: argparse.Namespace) -> "tuple[Submitted, JobPlan | None]":

@@ -1,4 +1,4 @@
-"""The two ways a command ends that are not our fault. The command line turns them into one line and an exit code."""
+"""The ways a command ends that are not our fault. The command line turns them into one line and an exit code."""
 
 
 class UserError(ValueError):
@@ -13,6 +13,10 @@ class UserError(ValueError):
     def __init__(self, where: str, problem: str, remedy: str) -> None:
         self.where, self.problem, self.remedy = where, problem, remedy
         super().__init__(" ".join(f"{where}: {problem}; {remedy}".split()))
+
+
+class CannotWrite(UserError):
+    """A disk refused what had to be written: it is the user's to mend, and may be mended by others before long."""
 
 
 class FoundBad(UserError):

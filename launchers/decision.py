@@ -29,6 +29,7 @@ class Decision:
 
 _BUDGET = {
     "crash": "crashes",
+    "full disk": "crashes",
     "hang": "hangs",
     "node failure": "nodes",
     "unhealthy node": "nodes",

@@ -17,12 +17,14 @@ Cause = Literal[
     "node failure",
     "unhealthy node",
     "hang",
+    "full disk",
     "crash",
 ]
 
 FINISHED, CRASHED = 0, 1
-SAVED, UNHEALTHY, HUNG, DO_NOT_RESTART = 85, 86, 87, 93
-"""Verdicts of a rank: all saved, restart me; this node is bad; no progress; restarting would not help."""
+SAVED, UNHEALTHY, HUNG, DISK_REFUSED, DO_NOT_RESTART = 85, 86, 87, 88, 93
+"""Verdicts of a rank: all saved, restart me; this node is bad; no progress; a checkpoint could not be written;
+restarting would not help."""
 
 LIMIT = "LIMIT"
 """Stands for a signal where the batch script itself ended the ranks, shortly before the time limit."""
@@ -107,6 +109,8 @@ def _by_verdicts(facts: EndFacts) -> Cause | None:
         return "unhealthy node"
     if HUNG in codes:  # others may have crashed since, when those that waited had left
         return "hang"
+    if DISK_REFUSED in codes:
+        return "full disk"
     return None
 
 
@@ -147,7 +151,7 @@ def codes_by_srun(batch_log: str) -> dict[int, int]:
     codes = {}
     for _, ranks, how in _TASK_ENDED.findall(batch_log):
         said = re.fullmatch(r"Exited with exit code (\d+)", how.strip())
-        if said and int(said.group(1)) in (SAVED, UNHEALTHY, HUNG, DO_NOT_RESTART):
+        if said and int(said.group(1)) in (SAVED, UNHEALTHY, HUNG, DISK_REFUSED, DO_NOT_RESTART):
             codes.update(dict.fromkeys(_ranks(ranks), int(said.group(1))))
     return codes
 

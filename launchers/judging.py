@@ -35,7 +35,7 @@ class Judgement:
     why: str = ""
     rank: int | None = None
     code: int | None = None
-    """The job's exit code: 93 if a rank reported a user's mistake."""
+    """The job's exit code: 93 if a rank reported a user's mistake, 88 if a disk refused a checkpoint."""
 
 
 def judge(events: Sequence[Event], probe: Probe) -> Judgement:

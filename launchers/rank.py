@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..config.errors import UserError
+from ..config.errors import CannotWrite, UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.hang_reports import reported_ranks
 from ..tracking.ledger import LedgerWriter, read_ledger
-from .ends import CRASHED, DO_NOT_RESTART, HUNG, SAVED
+from .ends import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED
 from .processes import is_alive, kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
@@ -75,6 +75,9 @@ def _train(
         trainer = importlib.import_module(TRAINER)
         ends_at = _ends_at(run, attempt)
         code = trainer.run_rank(run.path, attempt, asked=lambda: signals.caught, ends_at=ends_at, hung=hung)
+    except CannotWrite as error:
+        print(f"trainwright: {error}", file=sys.stderr)
+        return DISK_REFUSED, str(error)
     except UserError as error:
         print(f"trainwright: {error}", file=sys.stderr)
         return DO_NOT_RESTART, str(error)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ..config.errors import UserError
+from ..config.errors import CannotWrite, UserError
 from ..config.layout import Layout
 from ..config.model import ModelShape
 from ..config.run import RunConfig
@@ -51,7 +51,7 @@ class Saver:
     wandb_id: str | None
 
     def save(self, engine: Engine, progress: Progress) -> None:
-        """Write, agree, commit, remove old ones. UserError on every rank if a rank's disk refuses."""
+        """Write, agree, commit, remove old ones. CannotWrite on every rank if a rank's disk refuses."""
         folder = self.run_dir.checkpoint(progress.step)
         self._refuse_if_superseded()
         self.ledger.write("save", step=progress.step)
@@ -95,9 +95,9 @@ class Saver:
         if self.me.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
         if error is None:
-            raise UserError(str(folder), "another rank could not write its part", "see that rank's log")
+            raise CannotWrite(str(folder), "another rank could not write its part", "see that rank's log")
         where = error.filename or folder
-        raise UserError(str(where), f"could not be written ({error.strerror})", "free some space or mend the folder")
+        raise CannotWrite(str(where), f"could not be written ({error.strerror})", "free some space or mend the folder")
 
     def _manifest(self, folder: Path, progress: Progress) -> Manifest:
         digest = self.run_dir.code_digest

@@ -83,6 +83,7 @@ CELLS = {
     "killed rank": Cell(_kill_a_rank, ["crash", "finished"], _TWO_NODES, lost=True),
     "unhealthy node": Cell(lambda run: run.fault(1, "exit 86"), ["unhealthy node", "finished"], lost=True),
     "killed in a save": Cell(lambda run: run.fault(1, "kill-in-save"), ["crash", "finished"], lost=True),
+    "full disk": Cell(lambda run: run.fault(1, "full"), ["full disk", "finished"], lost=True),
     "no crash allowed": Cell(
         _kill_a_rank, ["crash"], ("cluster.nodes=1", "restarts.crashes=0"), lost=True, state="failed"
     ),

@@ -104,6 +104,7 @@ _SAVED = {0: 85, 1: 85}
         ({"batch_log": _NODE}, "node failure"),
         ({"job": _job("NODE_FAIL")}, "node failure"),
         ({"verdicts": {0: 93}}, "mistake"),
+        ({"verdicts": {0: 88, 1: 88}}, "full disk"),
         ({"verdicts": {0: 1, 1: 86}}, "unhealthy node"),
         ({"verdicts": {0: 87, 1: 1}}, "hang"),
         ({"verdicts": _SAVED, "signal": "USR2", "job": _job(preempted=True)}, "preemption"),
