@@ -26,6 +26,9 @@ class ClusterConfig(Section):
     """GPUs asked of Slurm for each node; 0 trains on CPU."""
     gpu_type: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$")
     """Type of these GPUs in Slurm's words, such as h100; any type if not given."""
+    expected_tflops: float | None = Field(default=None, gt=0)
+    """Tflop/s of a healthy rank in the preflight's matrix products (bf16 on GPUs, fp32 on CPU; its log says what was
+    reached); if not given, ranks are compared to each other alone."""
     cpus_per_rank: int = Field(default=1, ge=1)
     """CPU cores per rank."""
     memory_per_node: str | None = Field(default=None, pattern=r"^\d+[KMGT]?$")

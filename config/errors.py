@@ -1,4 +1,4 @@
-"""The ways a command ends that are not our fault. The command line turns them into one line and an exit code."""
+"""The ways a command or a rank ends that are not our fault. Each is one line and an exit code."""
 
 
 class UserError(ValueError):
@@ -23,3 +23,11 @@ class FoundBad(UserError):
     """A check ran and found bad data, a bad node or a bad export (exit code 3)."""
 
     exit_code = 3
+
+
+class UnhealthyNode(RuntimeError):
+    """A rank leaves since a node of its job failed a check; `here` if that node is its own."""
+
+    def __init__(self, words: str, *, here: bool) -> None:
+        self.here = here
+        super().__init__(words)

@@ -9,11 +9,12 @@ from .checkpoint import CheckpointConfig
 from .cluster import ClusterConfig
 from .data import DataConfig
 from .parallelism import ParallelismConfig
+from .preflight import PreflightConfig
 from .restarts import RestartsConfig
 from .tracking import TrackingConfig
 from .train import TrainConfig
 
-SECTIONS = ("data", "parallelism", "train", "checkpoint", "tracking", "restarts", "cluster")
+SECTIONS = ("data", "parallelism", "train", "checkpoint", "tracking", "preflight", "restarts", "cluster")
 
 
 class RunConfig(Section):
@@ -37,6 +38,8 @@ class RunConfig(Section):
     """When to save and what to keep."""
     tracking: TrackingConfig = TrackingConfig()
     """What is recorded."""
+    preflight: PreflightConfig = PreflightConfig()
+    """What is checked on every node before the first step."""
     restarts: RestartsConfig = RestartsConfig()
     """How often a job on Slurm goes on by itself."""
     cluster: ClusterConfig = ClusterConfig()

@@ -97,6 +97,10 @@ class RunDir:
         """torch's own record of the collectives of a rank that has made no progress."""
         return self.attempt_logs(attempt) / f"flight-{rank:05d}.json"
 
+    def preflight_probe(self, attempt: int, rank: int) -> Path:
+        """What a node writes, reads and removes before the first step, to see that it can."""
+        return self.attempt_logs(attempt) / f"preflight-{rank:05d}.probe"
+
     def rendezvous(self, attempt: int) -> Path:
         """Where rank 0 of an attempt leaves the port that it found free."""
         return self.ledger / f"{attempt:04d}" / "rendezvous.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..tracking.ledger import Event
-from .ends import HUNG, LIMIT
+from .ends import HUNG, LIMIT, UNHEALTHY
 from .slurm import JobInfo
 
 State = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]
@@ -46,14 +46,14 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     submit = next((event.fields for event in events if event.event == "submit"), None)
     cancelled, end = _was_cancelled(events), _end(events)
     if end is not None and end.get("requeued") and not cancelled:
-        told = _hang(events)
+        told = _told(events)
         return _requeued(f"{told.why}; {end.get('why', '')}" if told else str(end.get("why", "")), probe)
     if end is not None:
         if end["code"] == 0:
             return Judgement(state="finished", code=0)
         if cancelled or end.get("slurm") == "cancelled":
             return Judgement(state="cancelled", why=_who_cancelled(cancelled), code=end["code"])
-        return _with_decision(_hang(events) or _failure(events, end), end)
+        return _with_decision(_told(events) or _failure(events, end), end)
     if submit is None:
         return Judgement(state="unknown", why="nothing was recorded after the attempt was claimed")
     if probe.job is not None:
@@ -103,12 +103,13 @@ def _failure(events: Sequence[Event], end: dict[str, object]) -> Judgement:
     return _loudest(events, code) or Judgement(state="failed", why=f"ended with exit code {code}", code=code)
 
 
-def _hang(events: Sequence[Event]) -> Judgement | None:
-    """Who was waited for, if that was the cause."""
+def _told(events: Sequence[Event]) -> Judgement | None:
+    """Who was waited for, or which node is unhealthy and why, if that was the cause."""
     for event in events:
-        if event.event == "cause" and event.fields["cause"] == "hang":
+        if event.event == "cause" and event.fields.get("why"):
             ranks = event.fields.get("ranks") or [None]
-            return Judgement(state="failed", why=event.fields.get("why", "hang"), rank=ranks[0], code=HUNG)
+            code = HUNG if event.fields["cause"] == "hang" else UNHEALTHY
+            return Judgement(state="failed", why=event.fields["why"], rank=ranks[0], code=code)
     return None
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ..config.errors import CannotWrite, UserError
+from ..config.errors import CannotWrite, UnhealthyNode, UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.hang_reports import reported_ranks
 from ..tracking.ledger import LedgerWriter, read_ledger
-from .ends import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED
+from .ends import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
 from .processes import is_alive, kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
@@ -81,6 +81,9 @@ def _train(
     except UserError as error:
         print(f"trainwright: {error}", file=sys.stderr)
         return DO_NOT_RESTART, str(error)
+    except UnhealthyNode as error:  # ranks of other nodes leave too, and go on later
+        print(f"trainwright: {error}", file=sys.stderr)
+        return UNHEALTHY if error.here else SAVED, str(error)
     except Exception as error:
         traceback.print_exc()
         return CRASHED, " ".join(f"{type(error).__name__}: {error}".split())[:500]

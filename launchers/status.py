@@ -46,6 +46,8 @@ class RunStatus:
     """The attempt's exit code, once it is over."""
     snapshot: dict[str, Any] = field(default_factory=dict)
     """What it is made of: sha256, commit, whether there were uncommitted changes, and the patch that has them."""
+    preflight: dict[str, Any] | None = field(default=None)
+    """What the checks before the first step found; None if there were none yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +107,7 @@ def _judged(newest: _Newest, probe: Probe) -> RunStatus:
         log=_log(run, attempt, judged.rank),
         code=judged.code,
         snapshot=describe(run),
+        preflight=next((event.fields for event in newest.events if event.event == "preflight"), None),
     )
 
 

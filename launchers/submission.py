@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "cluster",
     "checkpoint",
     "tracking",
+    "preflight",
     "train.steps",
     "train.recompute",
     "train.micro_batch_size",

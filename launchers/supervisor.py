@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
@@ -134,11 +135,14 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     if signal:
         ledger.write("signal", name=signal)
     hang = name_hang(run, attempt, events, facts.world_size) if cause == "hang" else None
-    ledger.write("cause", cause=cause, **({"why": hang.line, "ranks": hang.ranks} if hang else {}))
+    bad = _bad_hosts(events, facts)
+    told = {"why": hang.line, "ranks": hang.ranks} if hang else _ill(events) if cause == "unhealthy node" else {}
+    ledger.write("cause", cause=cause, **told)
     decision = decide(past_of(read_ledger(run), first), config.restarts)
     goes_on = decision.restart and control is not None
     if goes_on and decision.elsewhere:
-        exclude(ledger, _bad_hosts(events, facts), cause, config.restarts.exclude_hours)
+        for host, words in bad.items():
+            exclude(ledger, [host], f"{cause}: {words}" if words else cause, config.restarts.exclude_hours)
     code = _write_exit(ledger, facts, cause, why=decision.why if control else "", requeued=goes_on)
     if goes_on and control:
         _go_on(run, control, ledger, decision)
@@ -181,11 +185,22 @@ def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Dec
     print(f"trainwright: {decision.why}{f' ({trouble})' if trouble else ''}", file=sys.stderr)
 
 
-def _bad_hosts(events: Sequence[Event], facts: EndFacts) -> list[str]:
-    """Nodes that srun said had failed, and those of ranks that said so themselves."""
+def _bad_hosts(events: Sequence[Event], facts: EndFacts) -> dict[str, str]:
+    """Nodes that srun said had failed, and those of ranks that said so themselves, with what these said."""
     hosts = {event.fields["rank"]: event.fields["host"] for event in events if event.event == "start"}
-    unwell = [hosts[rank] for rank, code in facts.verdicts.items() if code == UNHEALTHY and rank in hosts]
-    return list(dict.fromkeys([*failed_nodes(facts.batch_log), *unwell]))
+    words = {event.fields["rank"]: event.fields["message"] for event in events if event.event == "verdict"}
+    unwell = [rank for rank, code in facts.verdicts.items() if code == UNHEALTHY and rank in hosts]
+    return dict.fromkeys(failed_nodes(facts.batch_log), "") | {hosts[rank]: words.get(rank, "") for rank in unwell}
+
+
+def _ill(events: Sequence[Event]) -> dict[str, Any]:
+    """What ranks of unhealthy nodes said of them."""
+    said = {
+        event.fields["rank"]: event.fields["message"]
+        for event in events
+        if event.event == "verdict" and event.fields["code"] == UNHEALTHY
+    }
+    return {"why": "; ".join(dict.fromkeys(said.values())), "ranks": sorted(said)} if said else {}
 
 
 def _control(run: RunDir) -> JobControl | None:

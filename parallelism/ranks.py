@@ -73,6 +73,18 @@ def text_from_rank_zero(text: str) -> str:
     return bytes(box.numpy()).decode()
 
 
+def texts_at_rank_zero(text: str) -> list[str]:
+    """Every rank's text by rank, on rank 0; empty elsewhere."""
+    data = text.encode()
+    longest = torch.tensor([len(data)], dtype=torch.int64)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    box = torch.zeros(int(longest.item()), dtype=torch.uint8)
+    box[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    boxes = [torch.empty_like(box) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
+    dist.gather(box, boxes, dst=0)
+    return [bytes(each.numpy()).rstrip(b"\0").decode() for each in boxes or ()]
+
+
 def host_array(shape: tuple[int, int]) -> NDArray[np.int64]:
     """An int64 array, uninitialised; pinned where there is a GPU to copy it to."""
     array: NDArray[np.int64] = torch.empty(shape, dtype=torch.int64, pin_memory=torch.cuda.is_available()).numpy()

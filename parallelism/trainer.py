@@ -30,6 +30,7 @@ from .collectives import install
 from .engine import Engine, Samples, StepResult
 from .flight_record import operations_now
 from .hang_report import Reporter
+from .preflight import preflight
 from .ranks import Rank, host_array, join
 from .resume import find_start, first_weights
 from .saving import Progress, Saver
@@ -69,6 +70,8 @@ def run_rank(
     reporter = Reporter(place, attempt, me.rank, me.world_size, operations_now)
     with Watchdog(HangLimits(run.restarts), reporter, hung) as watchdog:
         try:
+            watchdog.entered("preflight")
+            preflight(run, place, attempt, me, model)
             if run.data.stage_to is not None:
                 data = _open(stage(run.data, watchdog.entered), model)
             watchdog.entered("load")

@@ -38,7 +38,7 @@ class GpuSampler:
         self._uuids: list[str] = []
         self._lost: set[str] = set()
         self._hangs = self._closed = False
-        if not _driver_is_here():
+        if not driver_is_here():
             return
         self._window_began = self._heard = time.monotonic()
         command = [sys.executable, "-m", "trainwright.tracking.nvml_child", str(every_s)]
@@ -139,7 +139,7 @@ class GpuSampler:
             self._out.flush()
 
 
-def _driver_is_here() -> bool:
+def driver_is_here() -> bool:
     """Whether there is an NVML library; loading it asks the driver nothing."""
     try:
         ctypes.CDLL("libnvidia-ml.so.1")

@@ -119,3 +119,32 @@ Return nvmlDeviceGetPowerUsage(Device device, unsigned *milliwatts) {
     return *milliwatts = (unsigned)(value * 1000), OK;
 }
 #endif
+static Return number(Device device, const char *key, double otherwise, unsigned *out) {
+    double value = of(device, key, otherwise);
+    if (fail(device, value)) return fail(device, value);
+    return *out = (unsigned)value, OK;
+}
+Return nvmlDeviceGetTotalEccErrors(Device device, unsigned kind, unsigned since, unsigned long long *errors) {
+    unsigned found = 0;
+    Return code = number(device, kind == 1 && since == 0 ? "uncorrected" : "other_errors", 0, &found);
+    return *errors = found, code;
+}
+Return nvmlDeviceGetRemappedRows(Device device, unsigned *a, unsigned *b, unsigned *pending, unsigned *failure) {
+    *a = *b = *failure = 0;
+    Return code = number(device, "pending", 0, pending);
+    return code ? code : number(device, "failure", 0, failure);
+}
+Return nvmlDeviceGetRetiredPagesPendingStatus(Device device, unsigned *pending) {
+    return number(device, "pages", 0, pending);
+}
+Return nvmlDeviceGetCurrentClocksThrottleReasons(Device device, unsigned long long *reasons) {
+    unsigned found = 0;
+    Return code = number(device, "reasons", 4, &found);
+    return *reasons = found, code;
+}
+Return nvmlDeviceGetClockInfo(Device device, unsigned kind, unsigned *mhz) {
+    return number(device, kind == 1 ? "clock" : "other_clock", 1755, mhz);
+}
+Return nvmlDeviceGetMaxClockInfo(Device device, unsigned kind, unsigned *mhz) {
+    return number(device, kind == 1 ? "max_clock" : "other_clock", 1980, mhz);
+}
