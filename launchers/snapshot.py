@@ -89,10 +89,9 @@ def forget_run(run: RunDir, had_runs: bool) -> None:
     """Remove what a failed submit has made, with the folder of runs if it was not there before."""
     _forget_code(run)
     shutil.rmtree(run.path, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others may use them by now
-        shared_code(run.path.parent).rmdir()
-        if not had_runs:
-            run.path.parent.rmdir()
+    for folder in (shared_code(run.path.parent), *([] if had_runs else [run.path.parent])):
+        with contextlib.suppress(OSError):  # it may not be there, or others may use it by now
+            folder.rmdir()
 
 
 def _forget_code(run: RunDir) -> None:
@@ -182,7 +181,11 @@ def _write(folder: Path, files: Files) -> None:
     for name, (data, executable) in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        try:
+            path.write_bytes(data)
+        except OSError as error:  # of a full disk, which names no file
+            error.filename = error.filename or str(path)
+            raise
         path.chmod(0o555 if executable else 0o444)
     if listing(folder) != _entries(files):
         raise FoundBad(str(folder), "does not keep files or their modes as written", "give `runs` another filesystem")

@@ -64,6 +64,7 @@ def home(ordinary_user: "User") -> Iterator[Path]:
     yield home
     shutil.rmtree(home / ".git")
     (home / ".netrc").unlink()
+    (home / ".gitignore").unlink()
     (home / ".env").unlink()
 
 
@@ -83,6 +84,7 @@ def seen(
         shutil.chown(home / name, ordinary_user.name)
     files = toy_files(tmp_path_factory.mktemp("toy"), small_store)
     project = ToyProject.make(ordinary_user, files, dev_cluster)
+    (home / ".gitignore").write_text(f"/toy-*\n/quickstart-*\n!/{project.folder.name}\n")  # other tests' folders
     url = {"WANDB_BASE_URL": server.url}
     with commands_seen() as commands:
         second = project.submit(*_SMALL, _PASSED, variables=url)

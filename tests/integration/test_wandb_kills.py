@@ -166,4 +166,4 @@ def test_killed_runs_are_one_history(run_file: Path, tmp_path: Path) -> None:
     print(f"{RUNS} runs of {ATTEMPTS} killed attempts: W&B's own files lost at most {most:.2f} s; {without} attempts")
     print("were killed before W&B had begun its file; after sync 0 steps were lost and none was there twice")
     assert most <= _MOST_LOST_S + _SLACK_S
-    assert losses
+    assert losses or not WHOLE, "five attempts may all be killed before W&B has begun"
