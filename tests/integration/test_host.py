@@ -22,6 +22,7 @@ from trainwright.launchers.snapshot import read_code
 
 from .conftest import CLI, Done
 from .faulty_runs import ToyProject, ToyRun, toy_files
+from .real_runs import WHOLE
 
 if TYPE_CHECKING:
     from .conftest import User
@@ -139,6 +140,7 @@ def test_mistakes(laptop: Laptop) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not WHOLE, reason="part of `make test-matrix`")
 def test_ctrl_c_leaves_the_run_and_no_process(laptop: Laptop) -> None:
     """As when the laptop is closed: the job goes on, and what followed it over there has ended."""
     folder = laptop.project.folder

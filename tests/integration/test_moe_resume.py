@@ -24,5 +24,5 @@ def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
 
 
 def test_other_layouts(project: Path) -> None:
-    """Six changes of layout in one run, a kill before each, against one rank left alone."""
-    assert run_chain(project, CHAIN if WHOLE else CHAIN[:3]) <= 1e-5
+    """Changes of layout in one run, six in the whole matrix, a kill before each, against one rank left alone."""
+    assert run_chain(project, CHAIN if WHOLE else CHAIN[:2]) <= 1e-5
