@@ -33,7 +33,7 @@ def run_there(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     home = Path.cwd()
     run_file = getattr(arguments, "run_file", None)
     if run_file is not None and Path(run_file).is_file():
-        words[words.index(run_file)] = Path(run_file).name
+        words[words.index(run_file, 1)] = Path(run_file).name
         files, home = _files_of(Path(run_file), arguments.overrides), Path(run_file).absolute().parent
     folder = host.folder or f"trainwright/{home.name}"
     content = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}

@@ -1,5 +1,6 @@
 """What is wrong with a job's nodes, told from one small record per rank: pure."""
 
+import errno
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Room:
     checkpoint_bytes: int
 
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
-_REFUSED = (1, 13)  # EPERM, EACCES: the user's rights, the same from every node
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EPERM, errno.EACCES)  # the user's rights, the same from every node
 
 
 def find_faults(

@@ -1,7 +1,7 @@
 """A Slurm of four nodes as a site configures it, with a project of one of its users, and what befalls its nodes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from .faulty_runs import ToyProject, ToyRun, toy_files
 if TYPE_CHECKING:
     from .conftest import User
 
+_Done = Callable[[ClusterNames, str], None]
 TWO_NODES = ("cluster.nodes=2", "cluster.ranks_per_node=1")
 
 
@@ -51,21 +52,20 @@ def open_site(
         dev_cluster.down(folder)
 
 
-@contextmanager
-def killed(names: ClusterNames, node: str) -> Iterator[None]:
+def killed(names: ClusterNames, node: str) -> AbstractContextManager[None]:
     """Its daemons are dead meanwhile."""
-    faults.kill_node(names, node)
-    try:
-        yield
-    finally:
-        faults.revive_node(names, node)
+    return _meanwhile(faults.kill_node, faults.revive_node, names, node)
+
+
+def cut_off(names: ClusterNames, node: str) -> AbstractContextManager[None]:
+    """Its cable is out meanwhile."""
+    return _meanwhile(faults.cut, faults.mend, names, node)
 
 
 @contextmanager
-def cut_off(names: ClusterNames, node: str) -> Iterator[None]:
-    """Its cable is out meanwhile."""
-    faults.cut(names, node)
+def _meanwhile(befall: _Done, undo: _Done, names: ClusterNames, node: str) -> Iterator[None]:
+    befall(names, node)
     try:
         yield
     finally:
-        faults.mend(names, node)
+        undo(names, node)
