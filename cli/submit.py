@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.wait:
         emit(arguments, record, follow)
         return 0
+    from ..config.verdicts import DISK_REFUSED, DO_NOT_RESTART
     from ..launchers.follow import wait_for_end
 
     print(follow, file=sys.stderr, flush=True)
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if last.state == "finished":
         return 0
     print(f"trainwright: {last.run}: {last.state}: {last.why}; see {last.log}", file=sys.stderr)
-    return {93: 2, 88: 2, 3: 3}.get(last.code or 1, 1)
+    return {DO_NOT_RESTART: 2, DISK_REFUSED: 2, 3: 3}.get(last.code or 1, 1)
 
 
 def _submit(arguments: argparse.Namespace) -> "tuple[Submitted, JobPlan | None]":

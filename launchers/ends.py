@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..config.verdicts import DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
 from .scontrol import JobDetails
 
 Cause = Literal[
@@ -20,11 +21,6 @@ Cause = Literal[
     "full disk",
     "crash",
 ]
-
-FINISHED, CRASHED = 0, 1
-SAVED, UNHEALTHY, HUNG, DISK_REFUSED, DO_NOT_RESTART = 85, 86, 87, 88, 93
-"""Verdicts of a rank: all saved, restart me; this node is bad; no progress; a checkpoint could not be written;
-restarting would not help."""
 
 LIMIT = "LIMIT"
 """Stands for a signal where the batch script itself ended the ranks, shortly before the time limit."""

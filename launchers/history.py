@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..config.verdicts import SAVED
 from ..tracking.ledger import Event
-from .ends import SAVED
 
 _WORDS = {
     "finished": "finished",

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from ..config.verdicts import HUNG, UNHEALTHY
 from ..tracking.ledger import Event
-from .ends import HUNG, LIMIT, UNHEALTHY
+from .ends import LIMIT
 from .slurm import JobInfo
 
 State = Literal["queued", "running", "finished", "failed", "cancelled", "unknown"]

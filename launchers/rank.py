@@ -13,9 +13,9 @@ from pathlib import Path
 from ..config.errors import CannotWrite, UnhealthyNode, UserError
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
+from ..config.verdicts import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
 from ..tracking.hang_reports import reported_ranks
 from ..tracking.ledger import LedgerWriter, read_ledger
-from .ends import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
 from .processes import is_alive, kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals

@@ -19,13 +19,12 @@ from typing import Any
 
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
+from ..config.verdicts import HUNG, UNHEALTHY
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .attempts import claim, past_of, submission_of, verdicts
 from .decision import Decision, decide
 from .ends import (
-    HUNG,
     TERMINATED,
-    UNHEALTHY,
     Cause,
     EndFacts,
     cause_of,

@@ -15,6 +15,7 @@ from ..config.loading import load_frozen
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..config.verdicts import FINISHED, SAVED
 from ..storage.checkpoints.checkpoint import Checkpoint
 from ..storage.checkpoints.manifest import manifest_digest
 from ..storage.loading.training_data import BadSource, TrainingData
@@ -39,7 +40,6 @@ from .staging import damage_in_copy, stage
 from .stopping import StopAgreement
 from .watchdog import HangLimits, Watchdog
 
-FINISHED, SAVED = 0, 85
 _MOST_SKIPPED = 10  # updates in a row that may be skipped for a gradient that is not finite
 
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from ..config.restarts import RestartsConfig
+from ..config.verdicts import HUNG
 from .hang_report import Reporter
 
-HUNG = 87
 _FLOOR_S, _STEPS = 300.0, 20
 """Without `restarts.hang_after_s`: at least so many seconds, and so many median steps."""
 _MEASURED = 3  # steps before the median means anything: the first ones compile, allocate and connect
