@@ -21,6 +21,7 @@ _OVERRIDES = [
     "checkpoint.keep=2",
     "tracking.wandb.mode=offline",
     "cluster.gpus_per_node=2",
+    "preflight.enabled=false",  # these GPUs are seen by NVML alone
     "cluster.environment=[FAKE_NVML_STATE]",
 ]
 
