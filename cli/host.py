@@ -34,14 +34,25 @@ def run_there(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     run_file = getattr(arguments, "run_file", None)
     if run_file is not None and Path(run_file).is_file():
         words[words.index(run_file, 1)] = Path(run_file).name
-        files, home = _files_of(Path(run_file), arguments.overrides), Path(run_file).absolute().parent
+        home = Path(run_file).absolute().parent
+        for overrides in _overrides(arguments):
+            files |= _files_of(Path(run_file), overrides)
     folder = host.folder or f"trainwright/{home.name}"
     content = {name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items()}
     request: dict[str, Any] = {"argv": words, "folder": folder, "files": content}
     ended = host.run(request)
-    if ended == 0 and arguments.command == "submit":
+    if ended == 0 and arguments.command in ("submit", "sweep"):
         print(f"in {folder} on {host.destination}: give status, logs and cancel the same --host", file=sys.stderr)
     return ended
+
+
+def _overrides(arguments: argparse.Namespace) -> list[Sequence[str]]:
+    """Those of the run, or of each run of a sweep."""
+    if arguments.command != "sweep":
+        return [arguments.overrides]
+    from ..config.grid import grid
+
+    return [point.overrides for point in grid(arguments.overrides)]
 
 
 def _without_host(argv: Sequence[str]) -> list[str]:

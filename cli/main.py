@@ -20,6 +20,7 @@ COMMANDS = (
     "data",
     "plan",
     "submit",
+    "sweep",
     "status",
     "logs",
     "cancel",

@@ -180,6 +180,15 @@ def step_of(folder: Path) -> int | None:
 
 def create_run_dir(runs: Path, name: str) -> RunDir:
     """Make `runs/name`, or `runs/name-2`, `-3` and so on if it is taken; 0700."""
+    return RunDir(_make_folder(runs, name))
+
+
+def create_array_folder(runs: Path, name: str) -> Path:
+    """Make a folder (0700) for links to the run directories of an array's tasks, named by the task's number."""
+    return _make_folder(runs / ".arrays", name)
+
+
+def _make_folder(runs: Path, name: str) -> Path:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         number = 1
@@ -187,7 +196,7 @@ def create_run_dir(runs: Path, name: str) -> RunDir:
             path = runs / (name if number == 1 else f"{name}-{number}")
             try:
                 path.mkdir(mode=0o700)
-                return RunDir(path)
+                return path
             except FileExistsError:
                 number += 1
     except (NotADirectoryError, FileExistsError):

@@ -34,7 +34,7 @@ def require_possible(cluster: ClusterConfig, array: int = 0) -> None:
     nothing is checked.
     """
     slurm = Slurm(cluster)
-    facts = _facts(cluster, slurm)
+    facts = read_facts(cluster, slurm)
     if facts is None:
         return
     check(cluster, facts, array)
@@ -66,10 +66,11 @@ def reached(cluster: ClusterConfig) -> ClusterFacts | None:
         slurm.check()
     except UserError:
         return None
-    return _facts(cluster, slurm)
+    return read_facts(cluster, slurm)
 
 
-def _facts(cluster: ClusterConfig, slurm: Slurm) -> ClusterFacts | None:
+def read_facts(cluster: ClusterConfig, slurm: Slurm) -> ClusterFacts | None:
+    """The cluster's configuration, asked for once a minute; None if it does not answer."""
     conf = slurm_values(cluster).get("SLURM_CONF")
     now = time.monotonic()
     if conf not in _read or now - _read[conf][0] > _FRESH_S:

@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
     def __init__(self, folder: Path, template: str, facts: ScriptFacts) -> None:
         super().__init__(folder=folder, python=facts.python)
         self._template, self._facts = template, facts
+        self._key_folders = [folder]
         self.parameters.update(nodes=facts.cluster.nodes, ntasks_per_node=facts.cluster.ranks_per_node)
 
     @property
@@ -33,15 +34,29 @@ class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
 
     def submit_array(self, function: Callable[..., object], *arguments: object) -> "submitit.SlurmJob[Any]":
         """Submit facts.array tasks that all make the same call; the job of the first."""
+        return self.submit_calls(function, [(self.folder, arguments)] * self._facts.array)[0]
+
+    def submit_calls(
+        self, function: Callable[..., object], calls: Sequence[tuple[Path, tuple[object, ...]]]
+    ) -> list["submitit.SlurmJob[Any]"]:
+        """Submit facts.array tasks; task N makes the Nth call, and keeps Submitit's files in the folder beside that."""
+        self._key_folders = list(dict.fromkeys(folder for folder, _ in calls))
         job = self._submit_command("")
-        call = DelayedSubmission(function, *arguments)
-        call.set_timeout(self.parameters.get("time", 5), self.max_num_timeout)
-        tasks = [self.job_class(self.folder, f"{job.job_id}_{number}", [0]) for number in range(self._facts.array)]
-        for task in tasks:  # they wait for it, as Submitit's own do
-            beside = task.paths.submitted_pickle.with_suffix(".tmp")
-            call.dump(beside)
-            beside.rename(task.paths.submitted_pickle)
-        return tasks[0]
+        ranks = list(range(self._num_tasks()))
+        try:
+            tasks = [
+                self.job_class(folder, f"{job.job_id}_{number}", ranks) for number, (folder, _) in enumerate(calls)
+            ]
+            for task, (_, arguments) in zip(tasks, calls, strict=True):  # they wait for it, as Submitit's own do
+                call = DelayedSubmission(function, *arguments)
+                call.set_timeout(self.parameters.get("time", 5), self.max_num_timeout)
+                beside = task.paths.submitted_pickle.with_suffix(".tmp")
+                call.dump(beside)
+                beside.rename(task.paths.submitted_pickle)
+        except BaseException:
+            Slurm(self._facts.cluster).cancel(job.job_id)
+            raise
+        return tasks
 
     def _make_submission_file_text(self, command: str, uid: str) -> str:
         return render(self._template, self._facts)
@@ -52,11 +67,13 @@ class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         script.write_text(self._make_submission_file_text(command, ""), encoding="utf-8")
         try:
             passed = passed_values(self._facts.cluster, self._facts.environment)
-            write_keys(self.folder, {name: value for name, value in passed.items() if is_secret(name)})
+            for folder in self._key_folders:
+                write_keys(folder, {name: value for name, value in passed.items() if is_secret(name)})
             allowed = {name: value for name, value in passed.items() if not is_secret(name)}
             job_id = Slurm(self._facts.cluster).sbatch(script, allowed)
         except BaseException:
-            drop_keys(self.folder)
+            for folder in self._key_folders:
+                drop_keys(folder)
             script.unlink()
             raise
         job = self.job_class(folder=self.folder, job_id=job_id, tasks=list(range(self._num_tasks())))

@@ -4,7 +4,7 @@ import runpy
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,11 +52,15 @@ class TaskSpec:
     """Modules that every rank imports. On this machine that is done once, before ranks are forked from one process."""
     array: int = 0
     """Tasks of a Slurm array, each a job of this cluster section with its number in $SLURM_ARRAY_TASK_ID; 0: no array.
-    Their logs are 00000-N.log and batch-N.log, of task N."""
+    Their logs are 00000-N.log and batch-N.log, of task N; where each is an attempt of a run, they are the run's."""
+    at_once: int = 0
+    """Tasks of the array that may run at once; 0: all."""
     seen: tuple[Path, ...] = ()
     """Folders that ranks need, beside `directory`: what a container has to show them. Only for train.sbatch."""
     after: tuple[str, ...] = ()
     """Slurm jobs that must have ended well before this one starts; it is cancelled if one does not."""
+    after_any: str | None = None
+    """A Slurm job that must have ended before, no matter how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +111,21 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
     return SubmittedTask(job_id=None, pid=pid, pid_start_time=start_time(pid) or 0, job=job)
 
 
+def submit_attempts(spec: TaskSpec, calls: Sequence[tuple[Path, tuple[object, ...]]]) -> list[SubmittedTask]:
+    """Submit an array of attempts, each of a run of its own: the folder for Submitit's files and the arguments of each.
+
+    Raises UserError if the cluster refuses. Nothing runs then.
+    """
+    from .executors import TemplateSlurmExecutor
+
+    for folder, _ in calls:
+        _check_folder(folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    executor = TemplateSlurmExecutor(spec.folder, spec.template, script_facts(spec))
+    jobs = executor.submit_calls(spec.function, calls)
+    return [SubmittedTask(job_id=job.job_id, pid=None, pid_start_time=None, job=job) for job in jobs]
+
+
 def render_script(spec: TaskSpec) -> str:
     """The batch script that submit_task would hand to sbatch."""
     return render(spec.template, script_facts(spec))
@@ -120,13 +139,14 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         inner = shlex.quote(spec.cluster.container.python)
         before = "".join(f"{shlex.quote(word)} " for word in command_words(spec.cluster, spec.directory, spec.seen))
         options = srun_options(spec.cluster, spec.directory, spec.seen)
+    folder = '"$run"/jobs' if spec.run else shlex.quote(str(spec.folder))  # known to the script of an attempt
     return ScriptFacts(
         title=spec.title,
         name=spec.name,
         cluster=spec.cluster,
         directory=spec.directory,
         logs=spec.logs,
-        command=f"{before}{inner} -u -m trainwright.launchers.worker {shlex.quote(str(spec.folder))}",
+        command=f"{before}{inner} -u -m trainwright.launchers.worker {folder}",
         container=tuple(options),
         python=python,
         code=spec.code,
@@ -134,7 +154,9 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         environment=spec.environment,
         imports=spec.imports,
         array=spec.array,
+        at_once=spec.at_once,
         after=spec.after,
+        after_any=spec.after_any,
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config.cluster import ClusterConfig
 from .processes import wait_until
-from .slurm import expand_hosts
+from .slurm import expand_hosts, own_job_id
 
 HANDOVER_TIMEOUT_S = 300.0  # nodes of one job may start minutes apart, and NFS shows new files late
 _SIOCGIFADDR = 0x8915
@@ -46,7 +46,7 @@ def place_from(environment: Mapping[str, str]) -> Place:
         local_rank=int(environment["SLURM_LOCALID"]),
         local_world_size=int(environment["SLURM_NTASKS"]) // len(hosts),  # the template asks for equal nodes
         hosts=hosts,
-        job_id=environment["SLURM_JOB_ID"],
+        job_id=own_job_id(environment),
     )
 
 

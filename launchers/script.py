@@ -16,7 +16,7 @@ class SupervisedRun:
     """A run whose job the supervisor starts again when it ended early."""
 
     folder: str
-    """Its run directory."""
+    """Its run directory; of an array, a folder with a link to each task's run directory, named by the task's number."""
     attempt: int
     """Number of the attempt that is submitted."""
     lead_s: int
@@ -52,8 +52,12 @@ class ScriptFacts:
     """Modules that every rank needs; on this machine they are imported once, and the ranks are forks."""
     array: int = 0
     """Tasks of an array, each a job of its own; 0: no array."""
+    at_once: int = 0
+    """How many tasks of the array may run at once; 0: all."""
     after: tuple[str, ...] = ()
     """Jobs that must have ended well before."""
+    after_any: str | None = None
+    """A job that must have ended before, no matter how."""
     container: tuple[str, ...] = ()
     """Options of srun for a container, quoted."""
 

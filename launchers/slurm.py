@@ -80,11 +80,13 @@ class Slurm:
         if not job_ids:
             return {}
         self._must_exist("squeue")
-        command = ["squeue", "--noheader", "--states=all", f"--jobs={','.join(job_ids)}", "--format=%i|%T|%r|%N"]
+        command = ["squeue", "--noheader", "--array", "--states=all", f"--jobs={','.join(job_ids)}"]
+        command.append("--format=%i|%T|%r|%N")
         done = self._run(command, self._environment)
         if done.returncode and "Invalid job id" not in done.stderr:
             raise SlurmUnreachable(" ".join(done.stderr.split()) or f"squeue ended with {done.returncode}")
-        found = _parse(done.stdout)
+        wanted = set(job_ids)  # of an array it may tell about other tasks too
+        found = {job_id: job for job_id, job in _parse(done.stdout).items() if job_id in wanted}
         forgotten = [job_id for job_id in job_ids if job_id not in found]
         return {**found, **(self._accounted(forgotten) if forgotten else {})}
 
@@ -177,6 +179,15 @@ def _parse(text: str) -> dict[str, JobInfo]:
         nodes = "" if nodes == "None assigned" else nodes
         jobs[job_id] = JobInfo(state=word, reason="" if reason == "None" else reason, nodes=nodes)
     return jobs
+
+
+def own_job_id(environment: Mapping[str, str]) -> str | None:
+    """The job that this process belongs to, as Slurm's commands take it; None outside of a job.
+
+    A task of an array is ARRAY_TASK: its SLURM_JOB_ID may be the array's, and then means all tasks to scontrol.
+    """
+    array = environment.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{environment['SLURM_ARRAY_TASK_ID']}" if array else environment.get("SLURM_JOB_ID")
 
 
 def expand_hosts(text: str) -> list[str]:

@@ -29,7 +29,7 @@ from .rank import run_attempt
 from .script import SupervisedRun
 from .slurm import Slurm
 from .snapshot import forget_run, require_intact, snapshot_digest, take_snapshot
-from .work_tree import read_work_tree
+from .work_tree import WorkTree, read_work_tree
 
 MAY_CHANGE = (
     "parallelism",
@@ -79,20 +79,55 @@ def submit_run(run: RunConfig, *, source: Path | None) -> Submitted:
 
     Raises UserError before anything is written if a check fails; on any later failure the run directory is removed.
     """
+    run, data = prepare_run(run)
+    made = make_run(run, data, read_work_tree(Path.cwd(), Path(run.runs)))
+    try:
+        return _start(made.run_dir, made.attempt, run, made.fields(source))
+    except BaseException:
+        made.forget()
+        raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeRun:
+    """A run directory with all that its first attempt needs; nothing is started."""
+
+    run_dir: RunDir
+    attempt: int
+    run: RunConfig
+    snapshot: str
+    had_runs: bool
+    """Whether the folder of runs was there before."""
+
+    def fields(self, source: Path | None) -> dict[str, object]:
+        """What the ledger says of its submission beside the job."""
+        return {"source": str(source) if source else None, "snapshot": self.snapshot}
+
+    def forget(self) -> None:
+        """Remove it, since it could not be submitted."""
+        forget_run(self.run_dir, self.had_runs)
+
+
+def prepare_run(run: RunConfig) -> tuple[RunConfig, TrainingData]:
+    """Check a new run; as it will be frozen, and its data. Raises UserError; writes nothing."""
     _, data = check_run(run)
-    run = _with_start(_with_generations(run, data), read_model(Path(run.model)), data, None)
+    return _with_start(_with_generations(run, data), read_model(Path(run.model)), data, None), data
+
+
+def make_run(run: RunConfig, data: TrainingData, tree: WorkTree | None) -> MadeRun:
+    """Make the directory of a run that was prepared; nothing is left on failure."""
     had_runs = Path(run.runs).exists()
     run_dir = create_run_dir(Path(run.runs), run.name)
     try:
         run_dir.run_yaml.write_text(dump_run(run), encoding="utf-8")
         with data.tokenizer_at_hand() as tokenizer:
-            digest = take_snapshot(run_dir, Path(run.model), tokenizer, read_work_tree(Path.cwd(), Path(run.runs)))
+            digest = take_snapshot(run_dir, Path(run.model), tokenizer, tree)
         attempt = run_dir.next_attempt()
         run_dir.attempt_yaml(attempt).write_text(dump_run(run), encoding="utf-8")
-        return _start(run_dir, attempt, run, {"source": str(source) if source else None, "snapshot": digest})
     except BaseException:
         forget_run(run_dir, had_runs)
         raise
+    return MadeRun(run_dir=run_dir, attempt=attempt, run=run, snapshot=digest, had_runs=had_runs)
 
 
 def continue_run(run_dir: RunDir, overrides: Sequence[str]) -> Submitted:
@@ -154,21 +189,28 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
 def _start(run_dir: RunDir, attempt: int, run: RunConfig, fields: dict[str, object]) -> Submitted:
     task = submit_task(training_task(run_dir, attempt, run))
     try:
-        LedgerWriter(run_dir, attempt, "submit").write(
-            "submit",
-            scheduler=run.cluster.scheduler,
-            job_id=task.job_id,
-            pid=task.pid,
-            pid_start_time=task.pid_start_time,
-            pgid=task.pid,  # the controller leads a session of its own
-            host=socket.gethostname(),
-            nodes=run.cluster.nodes,
-            world_size=run.cluster.world_size,
-            **fields,
-        )
+        return record_submission(run_dir, attempt, run, task, fields)
     except BaseException:  # a job that no ledger knows could never be found again
         _undo(task, run.cluster)
         raise
+
+
+def record_submission(
+    run_dir: RunDir, attempt: int, run: RunConfig, task: SubmittedTask, fields: dict[str, object]
+) -> Submitted:
+    """Write into the ledger what an attempt was submitted as."""
+    LedgerWriter(run_dir, attempt, "submit").write(
+        "submit",
+        scheduler=run.cluster.scheduler,
+        job_id=task.job_id,
+        pid=task.pid,
+        pid_start_time=task.pid_start_time,
+        pgid=task.pid,  # the controller leads a session of its own
+        host=socket.gethostname(),
+        nodes=run.cluster.nodes,
+        world_size=run.cluster.world_size,
+        **fields,
+    )
     return Submitted(run_dir=run_dir, attempt=attempt, job_id=task.job_id, pid=task.pid)
 
 

@@ -40,7 +40,7 @@ from .keys import drop_keys
 from .logs import read_log
 from .reconcile import reconcile
 from .scontrol import ControlRefused, JobControl, JobDetails
-from .slurm import Slurm, SlurmUnreachable, expand_hosts
+from .slurm import Slurm, SlurmUnreachable, expand_hosts, own_job_id
 
 _REQUEUE_S = 20.0
 """What ending the ranks, starting Python and requeueing may take."""
@@ -75,7 +75,7 @@ def begin(run: RunDir, first: int) -> int:
     details = _details(control)
     ledger.write(
         "nodes",
-        job_id=os.environ.get("SLURM_JOB_ID"),
+        job_id=own_job_id(os.environ),
         nodes=os.environ.get("SLURM_JOB_NODELIST"),
         restarts=restarts,
         ends_at=details.ends_at if details else None,
@@ -204,7 +204,7 @@ def _ill(events: Sequence[Event]) -> dict[str, Any]:
 
 def _control(run: RunDir) -> JobControl | None:
     """scontrol for this job; None on this machine."""
-    job_id = os.environ.get("SLURM_JOB_ID")
+    job_id = own_job_id(os.environ)
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or not job_id:
         return None
     return JobControl(Slurm(load_frozen(run.run_yaml).cluster), job_id)

@@ -21,6 +21,8 @@ class UserLimits:
     default_account: str = ""
     qos_grace_s: dict[str, int] | None = None
     """GraceTime of each QOS in seconds."""
+    qos_max_submit: dict[str, int] | None = None
+    """MaxSubmitJobsPerUser of each QOS that has one."""
     of_account: dict[str, str] | None = None
     """Limits of this user in each account, as `MaxJobs=20 MaxWall=2-00:00:00`; empty text where there is none."""
 
@@ -33,7 +35,7 @@ def read_user_limits(slurm: Slurm, facts: ClusterFacts) -> UserLimits:
     name = pwd.getpwuid(os.geteuid()).pw_name
     mine = slurm.answer([*quiet, "associations", f"user={name}", f"format=Account,QOS,{','.join(_LIMITS)}"])
     default = slurm.answer([*quiet, "user", name, "format=DefaultAccount"])
-    qos = slurm.answer([*quiet, "qos", "format=Name,GraceTime"])
+    qos = slurm.answer([*quiet, "qos", "format=Name,GraceTime,MaxSubmitPU"])
     return parse_user_limits(mine, default, qos)
 
 
@@ -57,15 +59,16 @@ def parse_known_names(text: str, user: str) -> UserLimits:
 
 
 def parse_user_limits(associations: str, user: str, qos: str) -> UserLimits:
-    """sacctmgr's lines without headers: `Account|QOS` and five limits, `DefaultAccount`, and `Name|GraceTime`."""
+    """sacctmgr's lines without headers: `Account|QOS` and five limits, `DefaultAccount`, `Name|GraceTime|MaxSubmit`."""
     rows = [line.split("|") for line in associations.splitlines() if "|" in line]
     pairs = [(row[0], row[1]) for row in rows]
-    graces = dict(line.split("|")[:2] for line in qos.splitlines() if "|" in line)
+    each_qos = [[*line.split("|"), ""][:3] for line in qos.splitlines() if "|" in line]
     return UserLimits(
         accounts=tuple(dict.fromkeys(account for account, _ in pairs)),
         qos=tuple(dict.fromkeys(name for _, names in pairs for name in names.split(",") if name)),
         default_account=user.strip().split("\n")[0],
-        qos_grace_s={name: seconds_of(grace) or 0 for name, grace in graces.items()},
+        qos_grace_s={name: seconds_of(grace) or 0 for name, grace, _ in each_qos},
+        qos_max_submit={name: int(most) for name, _, most in each_qos if most.isdigit()},
         of_account={
             row[0]: " ".join(f"{name}={value}" for name, value in zip(_LIMITS, row[2:], strict=False) if value)
             for row in rows

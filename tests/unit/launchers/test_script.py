@@ -5,6 +5,7 @@ After a wanted change: `UPDATE_GOLDEN=1 pytest tests/unit/launchers/test_script.
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,26 @@ def _building() -> TaskSpec:
 
 _IMAGE = ContainerConfig(image="/img/nemo.sif", mounts=["/data:/d:ro"])
 _NAMED = ContainerConfig(image="nvcr.io#nvidia/pytorch:25.10-py3", runtime="pyxis")
+
+
+def _sweep() -> TaskSpec:
+    """An array of runs, the second of its sweep."""
+    folder = Path("/shared/runs/.arrays/tiny-2")
+    return replace(
+        _training(_DEV, _RUN),
+        title="Trainwright: sweep tiny, 3 runs, attempt 1 of each",
+        directory=folder,
+        folder=folder,
+        logs=folder,
+        run=SupervisedRun(folder=str(folder), attempt=1, lead_s=180, snapshot="0123abcd" * 8),
+        array=3,
+        at_once=2,
+        after_any="41",
+    )
+
+
 _SPECS = {
+    "train-sweep.sbatch": _sweep(),
     "train-apptainer.sbatch": _training(_BIG.model_copy(update={"modules": [], "container": _IMAGE}), _RUN),
     "train-pyxis.sbatch": _training(_DEV.model_copy(update={"container": _NAMED}), _RUN),
     "train-dev.sbatch": _training(_DEV, _RUN),

@@ -7,7 +7,7 @@ import pytest
 
 from trainwright.config.cluster import ClusterConfig
 from trainwright.config.errors import UserError
-from trainwright.launchers.slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts
+from trainwright.launchers.slurm import JobInfo, Slurm, SlurmUnreachable, expand_hosts, own_job_id
 
 from .conftest import write_command
 
@@ -37,6 +37,17 @@ def test_jobs_that_squeue_forgot_are_asked_of_sacct(commands: Path) -> None:
         "8": JobInfo(state="RUNNING", nodes="gpu[1-2]"),
         "9": JobInfo(state="CANCELLED"),
     }
+
+
+def test_of_an_array_only_the_tasks_asked_for_are_told(commands: Path) -> None:
+    write_command(commands, "squeue", "echo '9_0|RUNNING|None|gpu1'; echo '9_1|PENDING|JobArrayTaskLimit|'")
+    assert list(Slurm(ClusterConfig(scheduler="slurm")).jobs(["9_1"])) == ["9_1"]
+
+
+def test_a_task_of_an_array_is_not_called_by_the_id_that_means_all() -> None:
+    assert own_job_id({"SLURM_JOB_ID": "9"}) == "9"
+    assert own_job_id({"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "4"}) == "9_4"
+    assert own_job_id({}) is None
 
 
 def test_a_job_nobody_knows_is_left_out(commands: Path) -> None:
