@@ -71,8 +71,8 @@ def test_each_task_is_a_run_of_its_own(site: Site) -> None:
     alone.release()
     for run in (alone, hurt, later):
         assert run.finish()["state"] == "finished", run.explain()
-    assert hurt.causes() == ["crash", "finished"]
-    assert alone.causes() == later.causes() == ["finished"]
+    assert hurt.causes() == ["crash", "finished"], hurt.explain()
+    assert alone.causes() == later.causes() == ["finished"], alone.explain()
     assert not unwanted.attempts()
     assert [load_frozen(run.run.run_yaml).train.seed for run in (alone, hurt, later)] == [1, 2, 1]
     assert alone.events("nodes")[0].fields["job_id"] == alone.job_id
