@@ -73,7 +73,8 @@ def _submit(arguments: argparse.Namespace) -> "tuple[Submitted, JobPlan | None]"
     from ..config.errors import UserError
     from ..config.loading import load_run
     from ..config.rundir import RunDir, find_run
-    from ..launchers.submission import continue_run, submit_run
+    from ..launchers.another_attempt import continue_run
+    from ..launchers.submission import submit_run
 
     path = Path(arguments.run_file)
     if path.is_file() or path.suffix in (".yaml", ".yml"):

@@ -19,9 +19,10 @@ from .container import folders_of
 from .job import TaskSpec, submit_attempts
 from .lead import signal_lead
 from .rank import run_attempt
+from .run_checks import prepare_run
 from .script import SupervisedRun
 from .slurm import Slurm
-from .submission import MadeRun, Submitted, make_run, prepare_run, record_submission
+from .submission import MadeRun, Submitted, make_run, record_submission
 from .work_tree import read_work_tree
 
 Item = TypeVar("Item")

@@ -17,9 +17,9 @@ from trainwright.cli.main import build_parser
 from trainwright.config.loading import load_run
 from trainwright.config.profiles import BUILT_IN
 from trainwright.config.run import RunConfig
+from trainwright.launchers.another_attempt import MAY_CHANGE
 from trainwright.launchers.environment import PASSED
 from trainwright.launchers.plan import plan_run
-from trainwright.launchers.submission import MAY_CHANGE
 
 _ROOT = Path(__file__).parents[1]
 _MARK = re.compile(r"^<!-- made: (\S+) ?(.*) -->$", re.MULTILINE)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from trainwright.config.loading import load_run
 from trainwright.config.model import FAMILIES
 from trainwright.config.rundir import RunDir
+from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.follow import wait_for_end
-from trainwright.launchers.submission import continue_run, submit_run
+from trainwright.launchers.submission import submit_run
 from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 from trainwright.tracking.ledger import read_ledger

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from trainwright.config.rundir import RunDir
+from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.follow import wait_for_end
-from trainwright.launchers.submission import continue_run
 from trainwright.tracking.ledger import read_ledger
 
 from ..unit.storage.tokens.test_reader import flip

@@ -16,11 +16,12 @@ import pytest
 from trainwright.config.errors import FoundBad, UserError
 from trainwright.config.loading import load_run
 from trainwright.config.rundir import RunDir
+from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.cancel import cancel_run
 from trainwright.launchers.follow import wait_for_end
 from trainwright.launchers.processes import group_members, wait_until
 from trainwright.launchers.status import read_status
-from trainwright.launchers.submission import Submitted, continue_run, submit_run
+from trainwright.launchers.submission import Submitted, submit_run
 from trainwright.storage.checkpoints.manifest import read_manifest
 from trainwright.tracking.ledger import read_ledger
 

@@ -9,8 +9,8 @@ import pytest
 from trainwright.cli.main import main
 from trainwright.config.loading import load_frozen, load_run
 from trainwright.config.rundir import RunDir
+from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.follow import wait_for_end
-from trainwright.launchers.submission import continue_run
 from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.loading.staging import stage_stores
 

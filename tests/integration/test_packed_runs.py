@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.follow import wait_for_end
-from trainwright.launchers.submission import continue_run
 from trainwright.storage.loading.packing import pack_store, packing_folder
 from trainwright.tracking.recorder import read_metrics
 

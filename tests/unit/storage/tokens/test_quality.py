@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from trainwright.config.errors import UserError
 from trainwright.config.loading import load_run
-from trainwright.launchers.submission import check_run
+from trainwright.launchers.run_checks import check_run
 from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.tokens import quality as quality_module
 from trainwright.storage.tokens.inventory import read_inventory
