@@ -1,9 +1,13 @@
 """`trainwright serve MODEL`: an endpoint on this machine or in a Slurm job; `--stop NAME` and `--list`."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .output import add_json_option, emit
+
+if TYPE_CHECKING:
+    from ..serving.launch import ServeOptions
+    from ..serving.service import Served
 
 _ABOUT_STARTING = {
     "--name": None,
@@ -24,6 +28,16 @@ def add_parser(commands: Any) -> None:
     what.add_argument("model", metavar="MODEL", nargs="?", help="exported folder, or RUN[@STEP]")
     what.add_argument("--stop", metavar="NAME", help="let endpoint NAME finish its requests and end it")
     what.add_argument("--list", action="store_true", help="list your endpoints")
+    add_serving_options(parser)
+    parser.add_argument("--profile", help="where it runs: local, dev, or a profile of yours (the run's, else local)")
+    parser.add_argument("--runs", metavar="FOLDER", help="folder in which runs are looked up by name")
+    parser.add_argument("--wait-s", type=float, default=900.0, metavar="S", help="give up if not ready so long (900)")
+    add_json_option(parser)
+    parser.set_defaults(run=run)
+
+
+def add_serving_options(parser: argparse.ArgumentParser) -> None:
+    """What can be said about any endpoint."""
     parser.add_argument("--name", help="name of the endpoint and of the model in requests (the run's or folder's)")
     parser.add_argument("--port", type=int, default=0, help="TCP port (a free one)")
     parser.add_argument(
@@ -31,11 +45,22 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--max-model-len", type=int, metavar="N", help="longest request in tokens (the model's limit)")
     parser.add_argument("--kv-cache-gib", type=float, metavar="G", help="KV cache (0.5 on CPU, vLLM's choice on a GPU)")
-    parser.add_argument("--profile", help="where it runs: local, dev, or a profile of yours (the run's, else local)")
-    parser.add_argument("--runs", metavar="FOLDER", help="folder in which runs are looked up by name")
-    parser.add_argument("--wait-s", type=float, default=900.0, metavar="S", help="give up if not ready so long (900)")
-    add_json_option(parser)
-    parser.set_defaults(run=run)
+
+
+def serving_options(arguments: argparse.Namespace) -> "ServeOptions":
+    """What was said about it. Raises UserError."""
+    from ..config.errors import UserError
+    from ..serving.launch import ServeOptions
+
+    if not 0 <= arguments.port < 2**16:
+        raise UserError("--port", f"{arguments.port} is not a TCP port", "give 1 to 65535, or leave it out")
+    return ServeOptions(
+        name=arguments.name,
+        port=arguments.port,
+        dtype=arguments.dtype,
+        max_model_len=arguments.max_model_len,
+        kv_cache_gib=arguments.kv_cache_gib,
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,33 +86,27 @@ def _refuse_others(arguments: argparse.Namespace) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     import os
+    from dataclasses import replace
     from pathlib import Path
 
-    from ..config.errors import UserError
-    from ..serving.launch import ServeOptions
+    if arguments.runs:
+        os.environ["TRAINWRIGHT_RUNS"] = str(Path(arguments.runs).absolute())
+    options = replace(serving_options(arguments), profile=arguments.profile, wait_s=arguments.wait_s)
+    served = serve_model(arguments.model, options)
+    emit(arguments, served.record(), served.text())
+    return 0
+
+
+def serve_model(model: str, options: "ServeOptions") -> "Served":
+    """Export it if need be, and serve it; progress on stderr."""
     from ..serving.models import find_model
     from ..serving.service import serve
     from .progress import BytesProgress, Waiting
 
-    if not 0 <= arguments.port < 2**16:
-        raise UserError("--port", f"{arguments.port} is not a TCP port", "give 1 to 65535, or leave it out")
-    if arguments.runs:
-        os.environ["TRAINWRIGHT_RUNS"] = str(Path(arguments.runs).absolute())
-    options = ServeOptions(
-        name=arguments.name,
-        port=arguments.port,
-        dtype=arguments.dtype,
-        max_model_len=arguments.max_model_len,
-        kv_cache_gib=arguments.kv_cache_gib,
-        profile=arguments.profile,
-        wait_s=arguments.wait_s,
-    )
     with BytesProgress("export") as progress:
-        model = find_model(arguments.model, progress.update)
+        found = find_model(model, progress.update)
     with Waiting("serve") as waiting:
-        served = serve(model, options, waiting.say)
-    emit(arguments, served.record(), served.text())
-    return 0
+        return serve(found, options, waiting.say)
 
 
 def _stop(arguments: argparse.Namespace) -> int:

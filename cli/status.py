@@ -99,6 +99,9 @@ def status_text(now: "RunStatus", gpus: str) -> str:
         lines.append(f"GPU      {gpus}")
     if now.nodes:
         lines.append(f"nodes    {', '.join(now.nodes)}")
+    if now.then:
+        serve = f", then endpoint {now.then['endpoint']}, job {now.then['serve_job']}" if now.then["endpoint"] else ""
+        lines.append(f"then     export, job {now.then['export_job']}{serve}")
     if now.log:
         lines.append(f"log      {now.log}")
     return "\n".join(lines)

@@ -48,6 +48,8 @@ class RunStatus:
     """What it is made of: sha256, commit, whether there were uncommitted changes, and the patch that has them."""
     preflight: dict[str, Any] | None = field(default=None)
     """What the checks before the first step found; None if there were none yet."""
+    then: dict[str, Any] | None = field(default=None)
+    """Slurm jobs that follow once it has finished: export_job, serve_job, and endpoint, the name of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,8 @@ def _judged(newest: _Newest, probe: Probe) -> RunStatus:
         log=_log(run, attempt, judged.rank),
         code=judged.code,
         snapshot=describe(run),
-        preflight=next((event.fields for event in newest.events if event.event == "preflight"), None),
+        preflight=_fields_of(newest.events, "preflight"),
+        then=_fields_of(newest.events, "followers"),
     )
 
 
@@ -117,8 +120,13 @@ def events_of(events: Sequence[Event], attempt: int) -> list[Event]:
     return [
         event
         for event in events
-        if event.attempt == attempt or (first <= event.attempt < attempt and event.event in ("submit", "cancel"))
+        if event.attempt == attempt
+        or (first <= event.attempt < attempt and event.event in ("submit", "cancel", "followers"))
     ]
+
+
+def _fields_of(events: Sequence[Event], name: str) -> dict[str, Any] | None:
+    return next((event.fields for event in events if event.event == name), None)
 
 
 def last_metrics(run: RunDir) -> dict[str, Any]:

@@ -24,8 +24,13 @@ def one_task(cluster: ClusterConfig) -> ClusterConfig:
     return cluster.model_copy(update=changes)
 
 
-def start_job(folder: EndpointFolder, name: str, cluster: ClusterConfig) -> Started:
-    """Submit the replica as a job of one task. UserError if the cluster refuses."""
+def start_job(
+    folder: EndpointFolder, name: str, cluster: ClusterConfig, code: Path | None = None, after: str | None = None
+) -> Started:
+    """Submit the replica as a job of one task, of this code, to start when job `after` has ended well.
+
+    Raises UserError if the cluster refuses.
+    """
     task = submit_task(
         TaskSpec(
             name=f"serve-{name}",
@@ -37,6 +42,8 @@ def start_job(folder: EndpointFolder, name: str, cluster: ClusterConfig) -> Star
             folder=folder.job,
             logs=folder.path,
             template="serve.sbatch",
+            code=code,
+            after=(after,) if after else (),
         )
     )
     slurm_conf = None if cluster.slurm_conf is None else str(Path(cluster.slurm_conf).absolute())

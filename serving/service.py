@@ -94,11 +94,10 @@ def serve(model: ServedModel, options: ServeOptions, say: Callable[[str], None])
     cluster = _cluster(model, options.profile)
     name = options.name or model.name
     check_name(name)
-    _refuse_living(name, model)
+    refuse_living(name, model)
     slurm = cluster.scheduler == "slurm"
     if slurm:
-        python = os.environ.get("TRAINWRIGHT_VLLM_PYTHON") or cluster.python or sys.executable
-        spec = make_spec(model, options, "node", cluster.network_interface, python)
+        spec = make_spec(model, options, "node", cluster.network_interface, job_python(cluster))
     else:
         check_port(options.port)
         spec = make_spec(model, options, "loopback", None, local_vllm_python())
@@ -138,6 +137,11 @@ def list_endpoints() -> list[dict[str, Any]]:
     return rows
 
 
+def job_python(cluster: ClusterConfig) -> str:
+    """The interpreter that has vLLM, in a job."""
+    return os.environ.get("TRAINWRIGHT_VLLM_PYTHON") or cluster.python or sys.executable
+
+
 def _cluster(model: ServedModel, profile: str | None) -> ClusterConfig:
     """Where it runs: the profile asked for, else the run's own section, else this machine."""
     if profile is not None:
@@ -147,7 +151,7 @@ def _cluster(model: ServedModel, profile: str | None) -> ClusterConfig:
     return ClusterConfig()
 
 
-def _refuse_living(name: str, model: ServedModel) -> None:
+def refuse_living(name: str, model: ServedModel) -> None:
     """One endpoint per name, and one per run."""
     for other in endpoint_names():
         folder = find_endpoint(other)

@@ -1,7 +1,7 @@
 """The ledger: what happened to a run, one JSON-lines file per writer and attempt, merged by time when read.
 
 No two processes append to one file, so it is safe on NFS. Events: submit, start, nodes, signal, save, commit, cause,
-requeue, verdict, exit, cancel, bad_chunk, preflight.
+requeue, verdict, exit, cancel, bad_chunk, preflight, followers.
 """
 
 import json

@@ -17,6 +17,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from trainwright.launchers import dev_cluster as cluster
+from trainwright.launchers.processes import wait_until
+from trainwright.serving.endpoint import EndpointFolder
 
 from .conftest import CLI, User
 from .real_runs import WHOLE
@@ -66,23 +68,51 @@ def test_vllm_says_what_transformers_says(quickstart: dict[str, Any]) -> None:
     assert parity.wrong == []
 
 
+def _follower(user: User, run: Path) -> dict[str, Any]:
+    """The endpoint that follows a run, once it is ready: what `serve --json` would have said."""
+    folder, last = EndpointFolder(run / "endpoint"), dict[str, Any]()
+
+    def is_ready() -> bool:
+        listed = json.loads(user.trainwright("serve", "--list", "--json").stdout)["endpoints"]
+        last.update(next(row for row in listed if row["folder"] == str(run / "endpoint")))
+        assert last["state"] in ("starting", "ready"), folder.read_status()
+        return bool(last["state"] == "ready")
+
+    assert wait_until(is_ready, 300, every_s=2), last
+    status = folder.read_status()
+    assert status is not None
+    assert status.kv_cache is not None
+    cache = {"num_blocks": status.kv_cache.num_blocks}
+    return {**last, "node": status.node, "kv_cache": cache, "curl_header_file": str(folder.curl_header)}
+
+
 @pytest.mark.slurm
 @pytest.mark.parametrize("quickstart", ["dense"], indirect=True)
-def test_the_quickstarts_file_on_slurm(quickstart: dict[str, Any], dev_cluster: Path, ordinary_user: User) -> None:
-    """Two nodes of two ranks, as an ordinary user; then served from a job and reached from another node."""
+@pytest.mark.parametrize("by_command", [False, *([True] if WHOLE else [])])
+def test_the_quickstarts_file_on_slurm(
+    quickstart: dict[str, Any], by_command: bool, dev_cluster: Path, ordinary_user: User
+) -> None:
+    """Two nodes of two ranks, as an ordinary user; then served from a job and reached from another node.
+
+    The job of the endpoint follows the run by itself, or is submitted by `serve`.
+    """
     home = ordinary_user.home / f"quickstart-{secrets.token_hex(4)}"
     shutil.copytree(quickstart["folder"], home, ignore=shutil.ignore_patterns("runs"))
     ordinary_user.own(home)
     changes = ["cluster.profile=dev", "cluster.nodes=2", "parallelism.pipeline=2"]
     short = ["train.steps=10", "--wait", "--json"]  # the whole length is trained in the other tests
-    done = ordinary_user.trainwright("submit", home / "quickstart.yaml", *changes, *short)
+    then = [] if by_command else ["--then", "serve --kv-cache-gib 0.25"]
+    done = ordinary_user.trainwright("submit", home / "quickstart.yaml", *changes, *short, *then)
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads(done.stdout)
     assert record["state"] == "finished"
     assert len(record["nodes"]) == 2
-    served = ordinary_user.trainwright("serve", record["run"], "--json", "--kv-cache-gib", "0.25")
-    assert served.returncode == 0, served.stderr[-3000:]
-    endpoint = json.loads(served.stdout)
+    if by_command:
+        served = ordinary_user.trainwright("serve", record["run"], "--json", "--kv-cache-gib", "0.25")
+        assert served.returncode == 0, served.stderr[-3000:]
+        endpoint = json.loads(served.stdout)
+    else:
+        endpoint = _follower(ordinary_user, Path(record["run"]))
     try:
         assert endpoint["kv_cache"]["num_blocks"] > 0
         (other,) = [node for node in cluster.status(dev_cluster).nodes if node != endpoint["node"]]

@@ -32,6 +32,7 @@ _NOT_RUN = {  # every one needs its reason in the page
     "trainwright sweep run.yaml cluster.profile=big train.optimizer.lr=1e-3,3e-4 train.seed=1,2,3 --at-once 4",
     "trainwright serve two-nodes --profile dev",
     "trainwright serve --stop two-nodes",
+    "trainwright submit run.yaml cluster.profile=dev --then 'serve --name chat'",
     "trainwright submit run.yaml --host me@login.example.org --host-python /shared/me/venv/bin/python",
     "trainwright status myrun --host me@login.example.org --host-python /shared/me/venv/bin/python",
 }

@@ -23,7 +23,7 @@ from trainwright.serving.endpoint import (
     forget,
 )
 from trainwright.serving.launch import ServeOptions, check_port, local_vllm_python, make_spec
-from trainwright.serving.models import ServedModel, find_model
+from trainwright.serving.models import find_model, model_config
 from trainwright.serving.service import list_endpoints
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
@@ -199,7 +199,7 @@ def test_the_nodes_address() -> None:
         node_address("nope0")
 
 
-def test_served_model_reads_its_config(tmp_path: Path) -> None:
+def test_a_models_config_by_its_folder_or_by_itself(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"dtype": "float32"}')
-    assert ServedModel(folder=tmp_path, run=None, name="x").config == {"dtype": "float32"}
+    assert model_config(tmp_path) == model_config(tmp_path / "config.json") == {"dtype": "float32"}
     assert endpoint_module.endpoints_home() == Path(os.environ["XDG_STATE_HOME"]) / "trainwright" / "endpoints"
