@@ -18,6 +18,10 @@ _ROWS = {
     "mtbf_h": "failures",
     "interval_s": "save every",
     "interval_steps": "that is",
+    "interruptions": "interrupted",
+    "hours_interrupted": "in all",
+    "price_interrupted": "price",
+    "price_other_tier": "elsewhere",
     "signal_lead_s": "warning",
 }
 """Estimates by name, and what they are called in the first column."""
@@ -27,7 +31,8 @@ def job_lines(job: "JobPlan") -> list[str]:
     """All of it, a line for each number with its formula."""
     lines = [f"start       {start_text(job.start)}"]
     for name, label in _ROWS.items():
-        lines.append(f"{label:<11} {_text(job.estimates[name])}")
+        if name in job.estimates:
+            lines.append(f"{label:<11} {_text(job.estimates[name])}")
     lines += [f"binding     {' '.join(job.binding)}", "", "environment of the ranks"]
     for variable in job.environment:
         value = "(set there)" if variable.value is None else variable.value
@@ -42,6 +47,9 @@ def short_lines(job: "JobPlan") -> list[str]:
     cost = "no time limit known" if most.value is None else f"at most {_number(most)}"
     if price.value is not None:
         cost += f", price {price.value:,.2f}"
+    tiers = [numbers[name].value for name in ("price_interrupted", "price_other_tier") if name in numbers]
+    if len(tiers) == 2 and None not in tiers:
+        cost += f" (in all about {tiers[0]:,.2f}; {tiers[1]:,.2f} on the other tier)"
     best = numbers["interval_steps"]
     advice = "" if best.value is None else f"; best would be a checkpoint every {best.value:,.0f} steps"
     return [

@@ -2,6 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+SLURM_WORD = r"^[A-Za-z0-9_.,@%+=:/\-\[\]]+$"
+"""What may stand in an #SBATCH line."""
+
 
 class Section(BaseModel):
     """One frozen section of the run file: unknown keys are refused, every field carries a sentence."""

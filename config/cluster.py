@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from .base import Section
+from .base import SLURM_WORD, Section
 from .container import ContainerConfig
+from .preemptible import PreemptibleConfig
 
 _TIME = r"^(\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d+(:\d{2}){0,2})$"  # the forms sbatch takes
-_WORD = r"^[A-Za-z0-9_.,@%+=:/\-\[\]]+$"  # what may stand in an #SBATCH line
 
 
 class ClusterConfig(Section):
@@ -35,15 +35,15 @@ class ClusterConfig(Section):
     """Memory per node in Slurm's words, such as 64G; the cluster's default if not given."""
     time_limit: str | None = Field(default=None, pattern=_TIME)
     """Wall-clock limit in Slurm's words, such as 04:00:00; the partition's default if not given."""
-    partition: str | None = Field(default=None, pattern=_WORD)
+    partition: str | None = Field(default=None, pattern=SLURM_WORD)
     """Slurm partition."""
-    account: str | None = Field(default=None, pattern=_WORD)
+    account: str | None = Field(default=None, pattern=SLURM_WORD)
     """Slurm account to charge."""
-    qos: str | None = Field(default=None, pattern=_WORD)
+    qos: str | None = Field(default=None, pattern=SLURM_WORD)
     """Slurm quality of service."""
     constraint: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.,&|*()\[\]\-]+$")
     """Slurm node features."""
-    exclude: str | None = Field(default=None, pattern=_WORD)
+    exclude: str | None = Field(default=None, pattern=SLURM_WORD)
     """Nodes that Slurm must not use."""
     modules: list[str] = Field(default_factory=list)
     """Environment modules loaded in the job."""
@@ -52,12 +52,12 @@ class ClusterConfig(Section):
     by names such as WANDB_API_KEY, reach the ranks alone, by a private file and not by Slurm."""
     network_interface: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.\-]+$")
     """Network interface for gloo and NCCL's sockets, such as eth0; if not given, the one that reaches rank 0's node."""
-    cpu_bind: str = Field(default="cores", pattern=_WORD)
+    cpu_bind: str = Field(default="cores", pattern=SLURM_WORD)
     """What srun ties each rank to: its own cores, or another word of Slurm, such as none for sites without it."""
-    gpu_bind: str = Field(default="none", pattern=_WORD)
+    gpu_bind: str = Field(default="none", pattern=SLURM_WORD)
     """Which GPUs of its node a rank sees, in Slurm's words. All of them by default, as NCCL needs for its fastest paths
     between two GPUs; a rank takes the one that has its number on the node."""
-    mem_bind: str | None = Field(default=None, pattern=_WORD)
+    mem_bind: str | None = Field(default=None, pattern=SLURM_WORD)
     """NUMA binding of memory, in Slurm's words; not given, memory lies near the cores that touch it first, or elsewhere
     if there is none left."""
     price_per_gpu_hour: float | None = Field(default=None, ge=0, allow_inf_nan=False)
@@ -66,6 +66,10 @@ class ClusterConfig(Section):
     """What an hour of a CPU core costs where no GPUs are asked for."""
     mtbf_node_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Mean time between failures of one node, in hours; not given, that of a published training run."""
+    tier: Literal["standard", "preemptible"] = "standard"
+    """Whether training jobs go to the place of `preemptible`; exports and endpoints do not."""
+    preemptible: PreemptibleConfig | None = None
+    """Partition, account or QOS whose jobs are cheaper and may be ended for others'; for tier: preemptible."""
     slurm_conf: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.,@%+=:/\-]*$")
     """Absolute path of the cluster's slurm.conf; $SLURM_CONF or Slurm's own default if not given."""
     container: ContainerConfig | None = None
@@ -85,6 +89,20 @@ class ClusterConfig(Section):
             if not word or not all(ch.isalnum() or ch in "_-./+@" for ch in word):
                 raise ValueError(f"{word!r} is not a plain name")
         return words
+
+    @model_validator(mode="after")
+    def _tier_is_there(self) -> "ClusterConfig":
+        if self.tier == "preemptible" and self.preemptible is None:
+            raise ValueError("tier preemptible, but the section `preemptible` is missing; give its partition or qos")
+        return self
+
+    def on_tier(self) -> "ClusterConfig":
+        """The place of training jobs: with the fields of `preemptible` if that is the tier."""
+        if self.tier == "standard" or self.preemptible is None:
+            return self
+        changes = self.preemptible.model_dump(exclude_none=True)
+        changes.pop("hours_between_preemptions", None)
+        return self.model_copy(update=changes)
 
     @property
     def world_size(self) -> int:

@@ -33,12 +33,14 @@ class Estimate:
 
 def estimates(run: RunConfig, timings: Timings, limit_s: float | None) -> dict[str, Estimate]:
     """All numbers by name. `limit_s` is the job's time limit in seconds; None: it has none, or it is not known."""
-    return {
+    run = run.model_copy(update={"cluster": run.cluster.on_tier()})
+    numbers = {
         **_measured(timings),
         **_cost(run, timings, limit_s),
         **_loss(run, timings),
         **_interval(run.cluster, timings),
     }
+    return {**numbers, **_with_interruptions(run.cluster, numbers, _expected_s(run, timings)[0])}
 
 
 def optimum_interval_s(save_s: float, mtbf_s: float) -> float:
@@ -66,11 +68,7 @@ def _measured(timings: Timings) -> dict[str, Estimate]:
 
 def _cost(run: RunConfig, timings: Timings, limit_s: float | None) -> dict[str, Estimate]:
     cluster = run.cluster
-    per_node, what = cluster.gpus_per_node, "GPU"
-    price, field = cluster.price_per_gpu_hour, "cluster.price_per_gpu_hour"
-    if not per_node:
-        per_node, what = cluster.ranks_per_node * cluster.cpus_per_rank, "CPU"
-        price, field = cluster.price_per_cpu_hour, "cluster.price_per_cpu_hour"
+    (per_node, what), price, field = _devices(cluster)
     devices = cluster.nodes * per_node
     machine = f"{cluster.nodes} nodes x {per_node} {what}s"
     if limit_s is None:
@@ -89,6 +87,15 @@ def _cost(run: RunConfig, timings: Timings, limit_s: float | None) -> dict[str, 
         "hours_expected": likely,
         "price_expected": _price(likely, price, field),
     }
+
+
+def _devices(cluster: ClusterConfig) -> tuple[tuple[int, str], float | None, str]:
+    """Devices of a node and what they are, the price of an hour, and the field that has it."""
+    section = "cluster.preemptible" if cluster.tier == "preemptible" else "cluster"
+    if cluster.gpus_per_node:
+        return (cluster.gpus_per_node, "GPU"), cluster.price_per_gpu_hour, f"{section}.price_per_gpu_hour"
+    cores = cluster.ranks_per_node * cluster.cpus_per_rank
+    return (cores, "CPU"), cluster.price_per_cpu_hour, f"{section}.price_per_cpu_hour"
 
 
 def _expected_s(run: RunConfig, timings: Timings) -> tuple[float | None, str]:
@@ -137,11 +144,44 @@ def _loss(run: RunConfig, timings: Timings) -> dict[str, Estimate]:
     }
 
 
+def _with_interruptions(
+    cluster: ClusterConfig, numbers: dict[str, Estimate], wall_s: float | None
+) -> dict[str, Estimate]:
+    """The whole run, with every failure and preemption that it may expect, none of them with a warning."""
+    hours, lost_s = numbers["hours_expected"], numbers["lost_s"].value
+    mtbf_s = (numbers["mtbf_h"].value or 0) * 3600
+    if wall_s is None or hours.value is None:
+        problem = hours.formula
+    elif lost_s is None:
+        problem = numbers["lost_s"].formula
+    elif lost_s >= mtbf_s:
+        problem = f"not known: {lost_s:g} s are lost by each, and they come every {mtbf_s:g} s; save more often"
+    else:
+        count = wall_s / (mtbf_s - lost_s)  # what is done again may be interrupted too
+        terms = f"{wall_s:g} s / ({mtbf_s:g} s between failures - {lost_s:g} s lost by each)"
+        value = hours.value * (1 + count * lost_s / wall_s)
+        words = f"{hours.value:g} {hours.unit} + {count:g} interruptions x {lost_s:g} s of all"
+        total = Estimate(value=value, unit=hours.unit, formula=words)
+        _, price, field = _devices(cluster)
+        return {
+            "interruptions": Estimate(value=count, unit="", formula=terms),
+            "hours_interrupted": total,
+            "price_interrupted": _price(total, price, field),
+        }
+    unknown = Estimate(value=None, unit="", formula=problem)
+    return dict.fromkeys(("interruptions", "hours_interrupted", "price_interrupted"), unknown)
+
+
 def _interval(cluster: ClusterConfig, timings: Timings) -> dict[str, Estimate]:
     node_hours = cluster.mtbf_node_hours or PUBLISHED_MTBF_NODE_HOURS
     source = "cluster.mtbf_node_hours" if cluster.mtbf_node_hours else "published: Llama 3"
     mtbf_h = node_hours / cluster.nodes
-    job = Estimate(value=mtbf_h, unit="h", formula=f"{node_hours:g} h ({source}) / {cluster.nodes} nodes")
+    formula = f"{node_hours:g} h ({source}) / {cluster.nodes} nodes"
+    preempted_h = cluster.preemptible.hours_between_preemptions if cluster.preemptible else None
+    if cluster.tier == "preemptible" and preempted_h:
+        mtbf_h = 1 / (1 / mtbf_h + 1 / preempted_h)
+        formula = f"1 / (1 / ({formula}) + 1 / {preempted_h:g} h (cluster.preemptible.hours_between_preemptions))"
+    job = Estimate(value=mtbf_h, unit="h", formula=formula)
     if timings.save_s is None:
         missing = Estimate(value=None, unit="s", formula=f"{NOT_MEASURED}: the time of a save")
         return {"mtbf_h": job, "interval_s": missing, "interval_steps": replace(missing, unit="steps")}

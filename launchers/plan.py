@@ -91,7 +91,7 @@ def plan_run(run: RunConfig, step_time_s: float | None = None) -> Plan:
     model = read_model(Path(run.model))
     layout = layout_of(run, model)
     if run.cluster.scheduler == "slurm":
-        require_possible_if_reached(run.cluster)
+        require_possible_if_reached(run.cluster.on_tier())
     run_dir = RunDir(Path(run.runs) / run.name)
     shares = shares_of(run)
     tree = read_work_tree(Path.cwd(), Path(run.runs))
@@ -141,8 +141,17 @@ def plan_job(
 
 def _estimates(run: RunConfig, timings: Timings) -> dict[str, Estimate]:
     lead, formula = lead_and_formula(timings.longest_save_s, run)
-    found = estimates(run, timings, time_limit_s(run.cluster))
+    found = estimates(run, timings, time_limit_s(run.cluster.on_tier()))
+    if run.cluster.preemptible is not None:
+        found["price_other_tier"] = _on_the_other_tier(run, timings)
     return {**found, "signal_lead_s": Estimate(value=lead, unit="s", formula=formula)}
+
+
+def _on_the_other_tier(run: RunConfig, timings: Timings) -> Estimate:
+    tier = "standard" if run.cluster.tier == "preemptible" else "preemptible"
+    other = run.model_copy(update={"cluster": run.cluster.model_copy(update={"tier": tier})})
+    price = estimates(other, timings, None)["price_interrupted"]
+    return replace(price, formula=f"cluster.tier={tier}: {price.formula}")
 
 
 def _staged_bytes(run: RunConfig) -> int | None:

@@ -25,7 +25,7 @@ def check_run(run: RunConfig) -> tuple[Layout, TrainingData]:
     layout = layout_of(run, model)
     data = TrainingData.open(run.data)
     check_data(run, data, model)
-    _check_place(run.cluster)
+    _check_place(run.cluster.on_tier())
     return layout, data
 
 

@@ -92,7 +92,7 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
         title=f"Trainwright: run {run_dir.name}, attempt {attempt}",
         function=run_attempt,
         arguments=(str(run_dir.path), attempt),
-        cluster=run.cluster,
+        cluster=run.cluster.on_tier(),
         directory=run_dir.path,
         folder=run_dir.jobs,
         logs=run_dir.attempt_logs(attempt),

@@ -46,8 +46,10 @@ def check_sweep(runs: Sequence[RunConfig]) -> list[tuple[RunConfig, TrainingData
     if len({run.cluster.scheduler for run in runs}) > 1:
         raise UserError("cluster.scheduler", "slurm in some runs, local in others", "sweep over one kind of place")
     if runs[0].cluster.scheduler == "slurm":
-        for places in _alike(runs, lambda run: run.cluster.model_dump_json(include={"slurm_conf", "account", "qos"})):
-            require_room(places[0].cluster, len(places))
+        for places in _alike(
+            runs, lambda run: run.cluster.on_tier().model_dump_json(include={"slurm_conf", "account", "qos"})
+        ):
+            require_room(places[0].cluster.on_tier(), len(places))
     return prepared
 
 
@@ -108,7 +110,7 @@ class _Array:
             name=self._sweep.name,
             title=f"Trainwright: sweep {self._sweep.name}, {len(self._members)} runs, attempt {first.attempt} of each",
             function=run_attempt,
-            cluster=first.run.cluster,
+            cluster=first.run.cluster.on_tier(),
             directory=self.folder,
             folder=self.folder,
             logs=self.folder,

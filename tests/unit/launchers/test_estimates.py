@@ -57,6 +57,32 @@ def test_what_is_not_known_says_so_and_is_never_zero() -> None:
         assert found[name].formula.startswith(("not measured", "not known")), name
 
 
+def test_preemptions_are_failures_and_their_tier_has_its_price() -> None:
+    spot = {"price_per_gpu_hour": 1.0, "hours_between_preemptions": 2.0, "partition": "spot"}
+    run = _run(**_GPUS, tier="preemptible", preemptible=spot, partition="gpu", qos="high")
+    assert (run.cluster.on_tier().partition, run.cluster.on_tier().qos) == ("spot", "high")
+    found = estimates(run, _TIMINGS, None)
+    mtbf_h = 1 / (1 / 100 + 1 / 2)
+    assert found["mtbf_h"].value == pytest.approx(mtbf_h)
+    wall_s, lost_s = 1000 * 2 + 10 * 18 + 100, 50 * 2 + 18 + 100
+    count = wall_s / (mtbf_h * 3600 - lost_s)
+    assert found["interruptions"].value == pytest.approx(count)
+    total = 32 * (wall_s + count * lost_s) / 3600
+    assert found["hours_interrupted"].value == pytest.approx(total)
+    assert found["price_interrupted"].value == pytest.approx(total)
+    assert "cluster.preemptible.price_per_gpu_hour" in found["price_interrupted"].formula
+    often = estimates(
+        _run(**_GPUS, tier="preemptible", preemptible={"hours_between_preemptions": 0.05}), _TIMINGS, None
+    )
+    assert often["price_interrupted"].value is None
+    assert "save more often" in often["price_interrupted"].formula
+
+
+def test_a_tier_that_is_not_described() -> None:
+    with pytest.raises(ValueError, match="section `preemptible` is missing"):
+        _run(tier="preemptible")
+
+
 def test_cpu_hours_where_there_are_no_gpus() -> None:
     run = _run(nodes=2, ranks_per_node=4, cpus_per_rank=3, price_per_cpu_hour=0.5, price_per_gpu_hour=99)
     found = estimates(run, Timings(), 3600.0)
