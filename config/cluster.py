@@ -74,6 +74,9 @@ class ClusterConfig(Section):
     """Absolute path of the cluster's slurm.conf; $SLURM_CONF or Slurm's own default if not given."""
     container: ContainerConfig | None = None
     """Image in which the ranks of training jobs run; none if not given."""
+    stage_environment: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.,@%+=:/\-]*$")
+    """Folder on each node's own disk into which the Python environment is unpacked before the ranks of a training job
+    start, from one archive: for so many ranks that a shared file system is slow to import from."""
     python: str | None = None
     """Python interpreter on the nodes, outside of a container; the submitting one if not given."""
 
@@ -89,6 +92,12 @@ class ClusterConfig(Section):
             if not word or not all(ch.isalnum() or ch in "_-./+@" for ch in word):
                 raise ValueError(f"{word!r} is not a plain name")
         return words
+
+    @model_validator(mode="after")
+    def _one_environment(self) -> "ClusterConfig":
+        if self.stage_environment and self.container:
+            raise ValueError("stage_environment and container: the image is the environment; give one of them")
+        return self
 
     @model_validator(mode="after")
     def _tier_is_there(self) -> "ClusterConfig":

@@ -166,9 +166,18 @@ class RunDir:
 
 def shared_code(runs: Path) -> Path:
     """Where the code of our runs below `runs` lies, once for all that have the same; another user's is not used."""
-    place = runs / ".snapshots"
+    return _shared(runs, ".snapshots")
+
+
+def shared_environments(runs: Path) -> Path:
+    """Where archives of Python environments lie, once for all of our runs below `runs`."""
+    return _shared(runs, ".environments")
+
+
+def _shared(runs: Path, name: str) -> Path:
+    place = runs / name
     if place.is_dir() and place.stat().st_uid != os.geteuid():
-        return runs / f".snapshots-{os.geteuid()}"
+        return runs / f"{name}-{os.geteuid()}"
     return place
 
 

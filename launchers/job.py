@@ -19,6 +19,8 @@ from .task import TaskEnded, take_signals_back
 if TYPE_CHECKING:
     import submitit
 
+    from .environment_archive import Environment
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
@@ -55,6 +57,8 @@ class TaskSpec:
     Their logs are 00000-N.log and batch-N.log, of task N; where each is an attempt of a run, they are the run's."""
     at_once: int = 0
     """Tasks of the array that may run at once; 0: all."""
+    staged: "Environment | None" = None
+    """Archive of the Python environment that the ranks use from cluster.stage_environment. Only for train.sbatch."""
     seen: tuple[Path, ...] = ()
     """Folders that ranks need, beside `directory`: what a container has to show them. Only for train.sbatch."""
     after: tuple[str, ...] = ()
@@ -139,6 +143,8 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
         inner = shlex.quote(spec.cluster.container.python)
         before = "".join(f"{shlex.quote(word)} " for word in command_words(spec.cluster, spec.directory, spec.seen))
         options = srun_options(spec.cluster, spec.directory, spec.seen)
+    if spec.staged:
+        inner = f'{python} -I -S "$run"/snapshot/code/trainwright/launchers/staged.py {_staged(spec)}'
     folder = '"$run"/jobs' if spec.run else shlex.quote(str(spec.folder))  # known to the script of an attempt
     return ScriptFacts(
         title=spec.title,
@@ -160,6 +166,11 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
     )
 
 
+def _staged(spec: TaskSpec) -> str:
+    assert spec.staged
+    return shlex.join([str(spec.cluster.stage_environment), spec.staged.sha256, str(spec.staged.archive)])
+
+
 def run_module(module: str, *arguments: str) -> int:
     """A task: `python -m module arguments...` in this process. What it exits with becomes the task's exit code."""
     take_signals_back()
@@ -175,7 +186,7 @@ def run_module(module: str, *arguments: str) -> int:
 
 _ONLY_SLURM = (
     *("modules", "partition", "account", "qos", "constraint", "exclude", "memory_per_node", "gpu_type"),
-    "container",
+    *("container", "stage_environment"),
 )
 
 

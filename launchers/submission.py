@@ -1,16 +1,18 @@
 """Submitting a run: check all, make the run directory, freeze, snapshot, start. Nothing is left on failure."""
 
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..config.cluster import ClusterConfig
 from ..config.loading import dump_run
 from ..config.run import RunConfig
-from ..config.rundir import RunDir, create_run_dir
+from ..config.rundir import RunDir, create_run_dir, shared_environments
 from ..storage.loading.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .container import folders_of
+from .environment_archive import Environment, pack_environment
 from .job import SubmittedTask, TaskSpec, submit_task
 from .lead import signal_lead
 from .processes import end_group
@@ -85,8 +87,10 @@ def make_run(run: RunConfig, data: TrainingData, tree: WorkTree | None) -> MadeR
     return MadeRun(run_dir=run_dir, attempt=attempt, run=run, snapshot=digest, had_runs=had_runs)
 
 
-def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
-    """The task that an attempt is."""
+def training_task(run_dir: RunDir, attempt: int, run: RunConfig, staged: Environment | None = None) -> TaskSpec:
+    """The task that an attempt is; `staged` is the archive for cluster.stage_environment, once it is made."""
+    if run.cluster.stage_environment and staged is None:
+        staged = Environment(archive=shared_environments(run_dir.path.parent) / NOT_YET, sha256=NOT_YET, num_bytes=0)
     return TaskSpec(
         name=run.name,
         title=f"Trainwright: run {run_dir.name}, attempt {attempt}",
@@ -99,6 +103,7 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
         template="train.sbatch",
         code=run_dir.code,
         seen=folders_of(run_dir, run),
+        staged=staged,
         run=SupervisedRun(
             folder=str(run_dir.path),
             attempt=attempt,
@@ -111,12 +116,25 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig) -> TaskSpec:
 
 def start_attempt(run_dir: RunDir, attempt: int, run: RunConfig, fields: dict[str, object]) -> Submitted:
     """Submit an attempt whose files are in place, and record that; nothing is under way after a failure."""
-    task = submit_task(training_task(run_dir, attempt, run))
+    staged = staged_environment(run)
+    task = submit_task(training_task(run_dir, attempt, run, staged))
     try:
-        return record_submission(run_dir, attempt, run, task, fields)
+        return record_submission(run_dir, attempt, run, task, fields | environment_fields(staged))
     except BaseException:  # a job that no ledger knows could never be found again
         _undo(task, run.cluster)
         raise
+
+
+def staged_environment(run: RunConfig) -> Environment | None:
+    """The archive of the Python environment for cluster.stage_environment, made if need be. Raises UserError."""
+    if run.cluster.stage_environment is None:
+        return None
+    return pack_environment(Path(run.runs), run.cluster.python or sys.executable)
+
+
+def environment_fields(staged: Environment | None) -> dict[str, object]:
+    """What the ledger says of it."""
+    return {"environment": {"sha256": staged.sha256, "bytes": staged.num_bytes}} if staged else {}
 
 
 def record_submission(

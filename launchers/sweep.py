@@ -16,13 +16,14 @@ from ..config.rundir import create_array_folder
 from ..storage.loading.training_data import TrainingData
 from .array_limits import require_room, tasks_per_array
 from .container import folders_of
+from .environment_archive import Environment
 from .job import TaskSpec, submit_attempts
 from .lead import signal_lead
 from .rank import run_attempt
 from .run_checks import prepare_run
 from .script import SupervisedRun
 from .slurm import Slurm
-from .submission import MadeRun, Submitted, make_run, record_submission
+from .submission import MadeRun, Submitted, environment_fields, make_run, record_submission, staged_environment
 from .work_tree import read_work_tree
 
 Item = TypeVar("Item")
@@ -89,10 +90,12 @@ class _Array:
         for number, one in enumerate(self._members):
             (self.folder / str(number)).symlink_to(one.run_dir.path)
         calls = [(one.run_dir.jobs, (str(one.run_dir.path), one.attempt)) for one in self._members]
-        tasks = submit_attempts(self._task(after), calls)
+        staged = staged_environment(self._members[0].run)
+        said = environment_fields(staged)
+        tasks = submit_attempts(self._task(after, staged), calls)
         self.job_id = str(tasks[0].job_id).partition("_")[0]
         return [
-            record_submission(one.run_dir, one.attempt, one.run, task, one.fields(self._sweep.source))
+            record_submission(one.run_dir, one.attempt, one.run, task, one.fields(self._sweep.source) | said)
             for one, task in zip(self._members, tasks, strict=True)
         ]
 
@@ -104,7 +107,7 @@ class _Array:
         if not any(self.folder.parent.iterdir()):
             self.folder.parent.rmdir()
 
-    def _task(self, after: str | None) -> TaskSpec:
+    def _task(self, after: str | None, staged: Environment | None) -> TaskSpec:
         first = self._members[0]
         return TaskSpec(
             name=self._sweep.name,
@@ -123,6 +126,7 @@ class _Array:
                 snapshot=first.snapshot,
             ),
             seen=tuple(dict.fromkeys(place for one in self._members for place in folders_of(one.run_dir, one.run))),
+            staged=staged,
             array=len(self._members),
             at_once=self._sweep.at_once,
             after_any=after,

@@ -12,6 +12,7 @@ import pytest
 
 from trainwright.config.cluster import ClusterConfig
 from trainwright.config.container import ContainerConfig
+from trainwright.launchers.environment_archive import Environment
 from trainwright.launchers.job import TaskSpec, render_script, run_module
 from trainwright.launchers.rank import run_attempt
 from trainwright.launchers.script import SupervisedRun
@@ -118,7 +119,17 @@ def _sweep() -> TaskSpec:
     )
 
 
+def _staged() -> TaskSpec:
+    """From a copy of the environment on each node."""
+    archive = Path("/shared/runs/.environments/4567cdef/environment.tar")
+    return replace(
+        _training(_BIG.model_copy(update={"stage_environment": "/local/scratch"}), _RUN),
+        staged=Environment(archive=archive, sha256="89abcdef" * 8, num_bytes=1),
+    )
+
+
 _SPECS = {
+    "train-staged.sbatch": _staged(),
     "train-sweep.sbatch": _sweep(),
     "train-apptainer.sbatch": _training(_BIG.model_copy(update={"modules": [], "container": _IMAGE}), _RUN),
     "train-pyxis.sbatch": _training(_DEV.model_copy(update={"container": _NAMED}), _RUN),
