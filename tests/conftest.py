@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,12 @@ MODEL = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the background a shell ignores Ctrl-C for what it starts, and the programs under test would inherit that."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
