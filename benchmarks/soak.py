@@ -1,8 +1,8 @@
-"""Random faults over long runs of the toy engine on a real Slurm of four nodes, as `make soak` runs them.
+"""Random faults over long runs on a real Slurm of four nodes, as `make soak` runs them.
 
-Run: make soak ARGS="--campaigns 20 --seed N". Each campaign is a run of its own with ten faults; the log, in
-benchmarks/results/soak.txt, gets a line for each, so that a soak that was stopped goes on: the same seed, --first.
-Exit code 1 if a fault was not survived.
+Run: make soak ARGS="--campaigns 20 --seed N [--engine megatron]". Each campaign is a run of its own with ten faults;
+the log, benchmarks/results/soak.txt (with megatron-core soak_megatron.txt), gets a line for each, so that a soak that
+was stopped goes on: the same seed, --first. Exit code 1 if a fault was not survived.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from .storage.report import machine
 from .whole_tests import ROOT, WholeRun
 
-RESULTS = ROOT / "benchmarks" / "results" / "soak.txt"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def main() -> int:
@@ -22,15 +22,21 @@ def main() -> int:
     parser.add_argument("--campaigns", type=int, default=20, help="runs of ten faults each")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--first", type=int, default=0, help="number of the first campaign; later ones add to the log")
+    parser.add_argument("--engine", choices=("toy", "megatron"), default="toy", help="what computes between faults")
     arguments = parser.parse_args()
+    log = RESULTS / ("soak.txt" if arguments.engine == "toy" else "soak_megatron.txt")
     print(f"seed {arguments.seed}", flush=True)
     os.environ |= {f"SOAK_{name.upper()}": str(value) for name, value in vars(arguments).items()}
     run = WholeRun(["tests/integration/test_soak.py"], [])
-    head = [f"Random faults, seed {arguments.seed}; run by `make soak`.", *machine().splitlines()[:3], ""]
+    head = [
+        f"Random faults, engine {arguments.engine}, seed {arguments.seed}; run by `make soak`.",
+        *machine().splitlines()[:3],
+        "",
+    ]
     said = [line for line in run.lines if line.startswith("campaign ")]
-    before = RESULTS.read_text(encoding="utf-8") if arguments.first else "\n".join([*head, ""])
+    before = log.read_text(encoding="utf-8") if arguments.first else "\n".join([*head, ""])
     print(run.output if run.exit_code else "\n".join(said))
-    RESULTS.write_text(before + "\n".join([*said, run.ending(), ""]), encoding="utf-8")
+    log.write_text(before + "\n".join([*said, run.ending(), ""]), encoding="utf-8")
     return run.exit_code
 
 

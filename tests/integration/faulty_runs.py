@@ -58,15 +58,16 @@ class ToyProject:
     conf: Path
 
     @staticmethod
-    def make(user: "User", files: Path, cluster: Path) -> "ToyProject":
-        """From a folder with model/ and store.zarr, which is copied."""
+    def make(user: "User", files: Path, cluster: Path, engine: str = "toy") -> "ToyProject":
+        """From a folder with model/ and store.zarr, which is copied. Engine toy, or megatron with the same faults."""
         folder = user.home / f"toy-{secrets.token_hex(4)}"
         shutil.copytree(files, folder)
         shutil.copytree(TOY, folder / "toy", ignore=shutil.ignore_patterns("__pycache__"))
         (folder / "faults").mkdir()
         (folder / "faults" / "hold").touch()
         python = folder / "python"
-        python.write_text(f'#!/bin/sh\nPYTHONPATH="{folder}/toy:$PYTHONPATH" exec {sys.executable} "$@"\n')
+        variables = f'TOY_ENGINE={engine} PYTHONPATH="{folder}/toy:$PYTHONPATH"'
+        python.write_text(f'#!/bin/sh\n{variables} exec {sys.executable} "$@"\n')
         python.chmod(0o755)
         (folder / "run.yaml").write_text(_RUN)
         user.own(folder)

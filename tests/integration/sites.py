@@ -1,8 +1,10 @@
 """A Slurm of four nodes as a site configures it, with a project of one of its users, and what befalls its nodes."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +39,11 @@ class Site:
 
 @contextmanager
 def open_site(
-    settings: ClusterSettings, user: "User", store: Path, tmp_path_factory: pytest.TempPathFactory
+    settings: ClusterSettings,
+    user: "User",
+    store: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    engine: str = "toy",
 ) -> Iterator[Site]:
     """Bring it up, with the user's profile `dev` leading there; take it down afterwards."""
     folder = Path("/tmp") / f"trainwright-test-site-{tmp_path_factory.mktemp('site').name}"
@@ -46,10 +52,17 @@ def open_site(
     try:
         dev_cluster.up(folder, num_nodes=4, settings=settings)
         patch.setenv("TRAINWRIGHT_DEV_CLUSTER", str(folder))
-        yield Site(faults.names_of(folder), ToyProject.make(user, files, folder))
+        yield Site(faults.names_of(folder), ToyProject.make(user, files, folder, engine))
     finally:
         patch.undo()
         dev_cluster.down(folder)
+
+
+def verdict_on(names: ClusterNames, node: str) -> float:
+    """When Slurm's controller gave a node up, in seconds since the epoch."""
+    log = (names.folder / "log" / "slurmctld.log").read_text()
+    found = re.findall(rf"^\[(\S+)\] error: Nodes {re.escape(node)} not responding, setting DOWN", log, re.MULTILINE)
+    return datetime.fromisoformat(found[-1]).timestamp()
 
 
 def killed(names: ClusterNames, node: str) -> AbstractContextManager[None]:

@@ -3,11 +3,7 @@
 All runs of this file share the cluster at once, since most of their time is waiting.
 """
 
-import json
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trainwright.launchers.processes import wait_until
-
+from .befall import cancel_and_save, kill_a_rank, nothing, scancel, signal_ranks, signal_script
 from .faulty_runs import ToyProject, ToyRun, curve, repeated, toy_files
 
 if TYPE_CHECKING:
@@ -25,42 +20,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
 _FAULT_AT = 50  # ten steps after a checkpoint; the toy engine waits there
-
-
-def _when_told(run: ToyRun) -> None:
-    """Wait until the batch script has passed a signal on to the ranks."""
-    assert wait_until(lambda: "got SIGUSR2" in run.run.batch_log(1).read_text(), 60), run.explain()
-    time.sleep(3)
-
-
-def _signal_script(run: ToyRun) -> None:
-    run.slurm("scancel", "--signal=USR2", "--batch", run.job_id)
-    _when_told(run)
-
-
-def _signal_ranks(run: ToyRun) -> None:
-    run.slurm("scancel", "--signal=TERM", f"{run.job_id}.0")
-    time.sleep(3)
-
-
-def _kill_a_rank(run: ToyRun) -> None:
-    os.kill(run.pids(1)[1], signal.SIGKILL)
-
-
-def _cancel_and_save(run: ToyRun) -> None:
-    with ThreadPoolExecutor(1) as pool:  # the command waits for the end
-        command = pool.submit(run.project.user.trainwright, "cancel", "--save", run.run.path, "--json")
-        _when_told(run)
-        run.release()
-        assert json.loads(command.result().stdout)["state"] == "cancelled", command.result().stderr
-
-
-def _scancel(run: ToyRun) -> None:
-    run.slurm("scancel", run.job_id)
-
-
-def _nothing(run: ToyRun) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -77,18 +36,18 @@ class Cell:
 
 _TWO_NODES = ("cluster.nodes=2", "cluster.ranks_per_node=1")
 CELLS = {
-    "nothing": Cell(_nothing, ["finished"], _TWO_NODES),
-    "asked": Cell(_signal_script, ["asked", "finished"], _TWO_NODES),
-    "signal to the ranks": Cell(_signal_ranks, ["asked", "finished"]),
-    "killed rank": Cell(_kill_a_rank, ["crash", "finished"], _TWO_NODES, lost=True),
+    "nothing": Cell(nothing, ["finished"], _TWO_NODES),
+    "asked": Cell(signal_script, ["asked", "finished"], _TWO_NODES),
+    "signal to the ranks": Cell(signal_ranks, ["asked", "finished"]),
+    "killed rank": Cell(kill_a_rank, ["crash", "finished"], _TWO_NODES, lost=True),
     "unhealthy node": Cell(lambda run: run.fault(1, "exit 86"), ["unhealthy node", "finished"], lost=True),
     "killed in a save": Cell(lambda run: run.fault(1, "kill-in-save"), ["crash", "finished"], lost=True),
     "full disk": Cell(lambda run: run.fault(1, "full"), ["full disk", "finished"], lost=True),
     "no crash allowed": Cell(
-        _kill_a_rank, ["crash"], ("cluster.nodes=1", "restarts.crashes=0"), lost=True, state="failed"
+        kill_a_rank, ["crash"], ("cluster.nodes=1", "restarts.crashes=0"), lost=True, state="failed"
     ),
-    "cancel --save": Cell(_cancel_and_save, ["cancelled"], state="cancelled"),
-    "scancel": Cell(_scancel, ["cancelled"], state="cancelled"),
+    "cancel --save": Cell(cancel_and_save, ["cancelled"], state="cancelled"),
+    "scancel": Cell(scancel, ["cancelled"], state="cancelled"),
 }
 
 

@@ -14,10 +14,11 @@ from trainwright.launchers.dev_cluster import faults
 from trainwright.launchers.dev_cluster.names import ClusterNames
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.processes import wait_until
+from trainwright.tracking.recorder import read_attempts
 
 from .faulty_runs import ToyRun, curve, repeated
 from .real_runs import WHOLE
-from .sites import TWO_NODES, Site, cut_off, killed, open_site
+from .sites import TWO_NODES, Site, cut_off, killed, open_site, verdict_on
 
 if TYPE_CHECKING:
     from .conftest import User
@@ -92,6 +93,13 @@ def test_a_node_that_is_lost(fault: Fault, rank: int, site: Site, reference: dic
         run.release()
         _check(run, reference, ["node failure"], lost=True)
         assert lost not in run.hosts(2).values()
+    if rank:  # a dead batch host is held back by Slurm itself, where nobody watches
+        verdict = verdict_on(site.names, lost)
+        first_step = read_attempts(run.run)[2][0]["time"]
+        model_s = first_step - max(event.time for event in run.events("start") if event.attempt == 2)
+        taken = first_step - verdict
+        print(f"{taken:.1f} s from Slurm's verdict to the first new step, {model_s:.1f} s of them model start")
+        assert taken - model_s <= 30
 
 
 def test_a_controller_that_is_away_for_a_while(site: Site, reference: dict[int, float]) -> None:

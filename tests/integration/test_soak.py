@@ -2,6 +2,7 @@
 
 Run by `make soak`, which keeps what is printed. $SOAK_SEED and $SOAK_CAMPAIGNS say which faults; each campaign is a run
 of its own, drawn from the seed and its number alone, so that a soak goes on where it was stopped ($SOAK_FIRST).
+$SOAK_ENGINE is toy, or megatron: four ranks at TP2 x PP2.
 """
 
 import os
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 
 FIRST, CAMPAIGNS = int(os.environ.get("SOAK_FIRST", "0")), int(os.environ.get("SOAK_CAMPAIGNS", "0"))
 SEED = int(os.environ.get("SOAK_SEED", "0"))
+ENGINE = os.environ.get("SOAK_ENGINE", "toy")
 FAULTS = 10
 """Faults in a campaign."""
-STEPS = 2000  # of 0.05 s: ten faults take fewer
+STEPS = 2000 if ENGINE == "toy" else 600
+"""Ten faults take fewer; a step of the toy engine takes 0.05 s."""
 _PATIENCE_S = 400.0
 pytestmark = [
     pytest.mark.slurm,
@@ -45,6 +48,7 @@ _RUN = (
     "restarts.exclude_hours=0.01",
     "restarts.hang_after_s=60",  # longer than Slurm takes to give up a node
 )
+_MEGATRON = ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2")
 _SITE = ClusterSettings(preemption=True, slurmd_timeout_s=15, job_requeue=True)
 
 
@@ -93,7 +97,7 @@ KINDS: dict[str, tuple[Callable[[Site, ToyRun, int], None], str | None]] = {
 
 @pytest.fixture(scope="module")
 def site(ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with open_site(_SITE, ordinary_user, small_store, tmp_path_factory) as site:
+    with open_site(_SITE, ordinary_user, small_store, tmp_path_factory, ENGINE) as site:
         yield site
 
 
@@ -130,7 +134,7 @@ def _befall(site: Site, run: ToyRun, kinds: Sequence[str], draw: random.Random) 
         steps = draw.randint(1, 45)
         _wait_for(run, lambda steps=steps: _has_done(run, steps))
         time.sleep(draw.uniform(0, 0.1))
-        befall(site, run, draw.randrange(2))
+        befall(site, run, draw.randrange(2 if ENGINE == "toy" else 4))
         if cause is not None:
             causes.append(cause)
             _wait_for(run, lambda before=before: run.attempts() > before)
@@ -138,7 +142,7 @@ def _befall(site: Site, run: ToyRun, kinds: Sequence[str], draw: random.Random) 
 
 
 def _start(site: Site) -> ToyRun:
-    run = site.run(*_RUN)
+    run = site.run(*_RUN, *(_MEGATRON if ENGINE == "megatron" else ()))
     run.release()
     return run
 

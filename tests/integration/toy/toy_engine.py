@@ -1,22 +1,17 @@
 """An engine that learns nothing and computes exactly: its state and loss tell which samples it was given, in order.
 
-Every rank holds all tensors and owns a share of their rows. A file fault-RANK in $TOY_FAULTS does what it says, once:
-`exit N`, a hang of toy_hangs; `kill-in-save`, `full` and `hang-in-save` wait for its next checkpoint (the second does
-not fit the disk). `at N ...` waits for the Nth step. While the file `hold` is there, every rank waits after 50 steps.
+Every rank holds all tensors and owns a share of their rows. It obeys toy_faults, and two orders more: `skip-pair`
+leaves out the all-reduce of its pair, `hang-after-pair` hangs behind that.
 """
 
-import errno
 import hashlib
-import multiprocessing
 import os
-import signal
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from toy_faults import Faults  # type: ignore[import-not-found]
 from toy_hangs import HANGS  # type: ignore[import-not-found]
 
 from trainwright.config.layout import Layout
@@ -38,17 +33,12 @@ class MegatronEngine:
         self._rank, self._size = rank, layout.world_size
         self._shapes = {name: matrix_shape(shape) for name, shape in tensor_shapes(model).items()}
         self._state: dict[tuple[str, str], np.ndarray] = {}
-        self._faults = Path(os.environ["TOY_FAULTS"])
         self._seconds = float(os.environ.get("TOY_STEP_S", "0.02"))
-        self._at_save, self._steps = "", 0
         pairs = [dist.new_group([first, first + 1], group_desc="PAIR") for first in range(0, self._size - 1, 2)]
         self._pair = pairs[rank // 2] if rank // 2 < len(pairs) else None
-        self._skip_pair = self._hang_after_pair = False
         key = os.environ.get("WANDB_API_KEY", "")
         print("digest of the key:", hashlib.sha256(key.encode()).hexdigest(), flush=True)
-        context = multiprocessing.get_context("fork")
-        for _ in range(2):  # what data workers would be: they must not act on signals, nor outlive the rank
-            context.Process(target=time.sleep, args=(3600,), daemon=True).start()
+        self._faults = Faults(rank)
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         for name, (rows, cols) in self._shapes.items():
@@ -57,13 +47,10 @@ class MegatronEngine:
                 self._state[slot, name] = source.read_rectangle(slot, name, whole).copy()
 
     def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
-        self._steps += 1
-        while self._steps > 50 and (self._faults / "hold").exists():
-            time.sleep(0.05)
-        self._act()
-        if self._pair and not self._skip_pair:
+        self._faults.before_step()
+        if self._pair and self._faults.order != "skip-pair":
             dist.all_reduce(torch.ones(1), group=self._pair)
-        if self._hang_after_pair:
+        if self._faults.order == "hang-after-pair":
             HANGS["hang"](self._rank)
         weights = np.arange(1, samples.tokens.shape[1] + 1)
         sums = torch.tensor([int((samples.tokens * weights).sum()), int(samples.counted.sum())])
@@ -77,13 +64,7 @@ class MegatronEngine:
         return StepResult(loss=float(first[0, 0]) + total % 1009, grad_norm=1.0, tokens=counted, skipped=False)
 
     def owned_state(self) -> list[OwnedRectangle]:
-        if self._at_save == "kill-in-save":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self._at_save == "hang-in-save":
-            HANGS["hang"](self._rank)
-        if self._at_save == "full":
-            self._at_save = ""
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "checkpoint")
+        self._faults.before_save()
         owned = []
         for (slot, name), value in self._state.items():
             rows = value.shape[0]
@@ -92,23 +73,3 @@ class MegatronEngine:
                 rectangle = Rectangle(row=begin, num_rows=end - begin, col=0, num_cols=value.shape[1])
                 owned.append(OwnedRectangle(slot, name, rectangle, value[begin:end]))
         return owned
-
-    def _act(self) -> None:
-        order = self._faults / f"fault-{self._rank}"
-        try:
-            words = order.read_text().split()
-        except FileNotFoundError:
-            return
-        if words[0] == "at":
-            if self._steps < int(words[1]):
-                return
-            words = words[2:]
-        order.unlink()
-        print("fault:", *words, file=sys.stderr, flush=True)
-        if words[0] in HANGS:
-            HANGS[words[0]](self._rank)
-        self._skip_pair = words[0] == "skip-pair"
-        self._hang_after_pair = words[0] == "hang-after-pair"
-        if words[0] == "exit":
-            os._exit(int(words[1]))
-        self._at_save = words[0]
