@@ -29,7 +29,11 @@ _ROWS = {
 
 def job_lines(job: "JobPlan") -> list[str]:
     """All of it, a line for each number with its formula."""
+    from ..launchers.fair_share import share_text
+
     lines = [f"start       {start_text(job.start)}"]
+    if job.share:
+        lines.append(f"fair share  {share_text(job.share)}")
     for name, label in _ROWS.items():
         if name in job.estimates:
             lines.append(f"{label:<11} {_text(job.estimates[name])}")

@@ -44,13 +44,20 @@ def run(arguments: argparse.Namespace) -> int:
 def _one(arguments: argparse.Namespace, run_dir: "RunDir") -> int:
     from dataclasses import asdict
 
+    from ..config.loading import load_frozen
+    from ..launchers.fair_share import priority_text, read_priority
     from ..launchers.status import read_status
     from ..tracking.gpu_usage import NOT_MEASURED, read_usage
 
     now = read_status(run_dir)
     gpus = read_usage(run_dir, now.attempt, _RECENT_S if now.state == "running" else None)
     record = asdict(now) | {"gpus": gpus.record() if gpus else None}
-    emit(arguments, record, status_text(now, gpus.text() if gpus else NOT_MEASURED))
+    text = status_text(now, gpus.text() if gpus else NOT_MEASURED)
+    if now.state == "queued" and now.job_id:
+        priority = read_priority(load_frozen(run_dir.run_yaml).cluster, now.job_id)
+        record["priority"] = asdict(priority) if priority else None
+        text += f"\npriority {priority_text(priority)}" if priority else ""
+    emit(arguments, record, text)
     return 0
 
 

@@ -13,6 +13,7 @@ from ..tracking.timings import Timings, timings_of
 from .cluster_limits import PATIENCE_S, reached, require_possible_if_reached, time_limit_s
 from .data_plan import Share, shares_of, warnings_of
 from .estimates import Estimate, estimates
+from .fair_share import FairShare, read_share
 from .job import render_script, script_facts
 from .job_environment import Variable, job_environment
 from .lead import lead_and_formula
@@ -82,6 +83,8 @@ class JobPlan:
     environment: list[Variable]
     """What the ranks get; secrets are masked."""
     start: StartEstimate
+    share: FairShare | None
+    """This user's fair share, where the site's priorities depend on it."""
     estimates: dict[str, Estimate]
     """Costs, losses and intervals by name."""
 
@@ -135,6 +138,7 @@ def plan_job(
         binding=binding(run.cluster),
         environment=job_environment(script_facts(training_task(run_dir, 1, run))),
         start=start,
+        share=read_share(run.cluster.on_tier()),
         estimates=_estimates(run, timings),
     )
 

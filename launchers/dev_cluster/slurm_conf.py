@@ -111,6 +111,8 @@ def _accounting(names: ClusterNames, hostname: str) -> list[str]:
     ]
     if asked.gpus_per_node:
         lines.append("AccountingStorageTRES=gres/gpu")
+    if asked.accounting == "enforced":  # as sites do that have accounts for more than counting
+        lines += ["PriorityType=priority/multifactor", "PriorityWeightFairshare=1000", "PriorityWeightAge=100"]
     if asked.accounting == "enforced":
         lines.append("AccountingStorageEnforce=associations,limits,qos")
     return lines

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from trainwright.cli.main import main
+from trainwright.config.cluster import ClusterConfig
 from trainwright.launchers import dev_cluster as cluster
 from trainwright.launchers.dev_cluster import ClusterSettings
+from trainwright.launchers.fair_share import read_priority
+from trainwright.launchers.processes import wait_until
 
 from .conftest import CLI
 
@@ -113,6 +117,27 @@ def typed(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return int(str(code)), said.out, said.err
 
     return run
+
+
+@pytest.mark.skipif(_ACCOUNTS == "none", reason="needs slurmdbd and MariaDB")
+def test_fair_share_and_why_a_job_waits(place: Place, typed: Typed, run_file: Path) -> None:
+    code, said, error = typed("plan", str(run_file), "cluster.profile=dev")
+    assert code == 0, error
+    assert re.search(
+        r"^fair share  [01]\.\d{3} of 1 in account root \(shares \d+\.\d%, used \d+\.\d%\)$", said, re.M
+    ), said
+    environment = {**os.environ, "SLURM_CONF": str(place.folder / "slurm.conf")}
+    hold = ["sbatch", "--parsable", "--exclusive", "--nodes=2", "--output=/dev/null", "--wrap=sleep 60"]
+    jobs = [subprocess.run(hold, env=environment, capture_output=True, text=True).stdout.strip() for _ in range(2)]
+    at = ClusterConfig(scheduler="slurm", slurm_conf=environment["SLURM_CONF"])
+    try:
+        assert wait_until(lambda: read_priority(at, jobs[1]) is not None, 30)
+        priority = read_priority(at, jobs[1])
+        assert priority is not None
+        assert priority.total == sum(priority.factors.values()) > 0
+        assert set(priority.factors) <= {"age", "fair share"}
+    finally:
+        subprocess.run(["scancel", *jobs], env=environment, check=True)
 
 
 def test_a_canary_sees_what_was_predicted(place: Place) -> None:
