@@ -31,7 +31,8 @@ docs: install
 test: install slurm lint docs
 	$(BIN)/pytest -n 2 $(ARGS)
 
-MATRIX := $(addprefix tests/integration/test_,layouts.py resume.py export_layouts.py moe_layouts.py moe_resume.py hf_weights.py bf16_parity.py wandb_kills.py slurm_doctor.py quickstart.py host.py hangs.py megatron_faults.py node_faults.py)
+# The files that have more cases than `make test` runs.
+MATRIX := $(shell grep -lE "WHOLE|IN_MATRIX" tests/integration/test_*.py)
 
 # With -rP the numbers and seeds that tests print are shown at the end.
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.

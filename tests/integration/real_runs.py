@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from trainwright.config.loading import load_run
@@ -27,6 +28,7 @@ from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 
 WHOLE = os.environ.get("WHOLE_MATRIX") == "1"  # `make test-matrix`: every case, not a representative part
+IN_MATRIX = pytest.mark.skipif(not WHOLE, reason="part of `make test-matrix`")
 Curve = dict[int, tuple[float, float]]  # step -> (loss, gradient norm)
 VOCABULARY = 331  # prime: no tensor parallel size divides it
 LENGTH = 32

@@ -16,6 +16,7 @@ from trainwright.config.loading import load_cluster
 from trainwright.launchers.slurm import Slurm
 
 from ..unit.storage.building.same import assert_same, build, command
+from .real_runs import IN_MATRIX
 
 pytestmark = pytest.mark.slurm
 WORDS = [f"word{number}" for number in range(300)]
@@ -86,6 +87,7 @@ def test_it_goes_on_after_scancel(dev_cluster: Path, folder: Path, rng: random.R
     assert_same(folder / "wanted.zarr", folder / "store.zarr")
 
 
+@IN_MATRIX
 def test_another_command_waits_for_the_jobs(dev_cluster: Path, folder: Path) -> None:
     jobs = json.loads(submit(folder, "--json").stdout)["job_ids"]
     other = submit(folder, "--compression", "zstd")
@@ -116,6 +118,7 @@ def append(folder: Path, store: str, *more: object) -> "subprocess.CompletedProc
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
+@IN_MATRIX
 @pytest.mark.timeout(900)
 def test_an_append_by_jobs(dev_cluster: Path, folder: Path) -> None:
     """The same next generation as here, without what the store has; asked again nothing is done twice."""

@@ -15,6 +15,7 @@ from trainwright.storage.loading.packing import pack_store
 from trainwright.storage.loading.training_data import TrainingData
 
 from .real_runs import (
+    IN_MATRIX,
     LAYOUTS,
     LENGTH,
     MOE_LAYOUTS,
@@ -71,6 +72,7 @@ def test_as_with_a_mask(masked: dict[str, RunDir], model: str, layout: str, more
     compare(masked[model], layout, more)
 
 
+@IN_MATRIX
 def test_positions_anew_change_no_more_than_rounding(masked: dict[str, RunDir]) -> None:
     going_on, anew = (compare(masked["dense"], "pp2", more) for more in ([], ANEW))
     assert curve(going_on) != curve(anew), "other angles round otherwise, so nothing was reset"

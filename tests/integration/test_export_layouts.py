@@ -41,8 +41,8 @@ MORE = [
 MODELS = [*REPRESENTATIVE, *MORE] if WHOLE else REPRESENTATIVE
 MOE = {"tp1": [], **MOE_LAYOUTS}
 SOME = ("tp2_pp2", "dp2", "tp2_sp_ep2", "etp2")  # of all layouts, in `make test`
-IN_ALL_LAYOUTS = [(Model("qwen3", True), LAYOUTS), (QWEN2_MOE, MOE)]
-IN_ALL_LAYOUTS += [(Model("llama", False), LAYOUTS), (MIXTRAL, MOE)] if WHOLE else []
+IN_ALL_LAYOUTS = [(QWEN2_MOE, MOE)]
+IN_ALL_LAYOUTS += [(Model("qwen3", True), LAYOUTS), (Model("llama", False), LAYOUTS), (MIXTRAL, MOE)] if WHOLE else []
 
 
 def exported(run: RunDir, folder: Path) -> Path:

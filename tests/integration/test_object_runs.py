@@ -16,7 +16,19 @@ from trainwright.storage.loading.staging import stage_stores
 
 from ..s3_server import S3, s3_server
 from ..unit.storage.tokens.test_reader import flip
-from .real_runs import LAYOUTS, VOCABULARY, Curve, Model, curve, finish, make_project, start, train, wait_for_step
+from .real_runs import (
+    IN_MATRIX,
+    LAYOUTS,
+    VOCABULARY,
+    Curve,
+    Model,
+    curve,
+    finish,
+    make_project,
+    start,
+    train,
+    wait_for_step,
+)
 
 pytestmark = pytest.mark.ranks
 
@@ -100,6 +112,7 @@ def said(run: RunDir) -> str:
     return "".join(path.read_text() for path in run.attempt_logs(run.attempts()[-1]).glob("0*.log"))
 
 
+@IN_MATRIX
 def test_a_server_that_dies_under_a_run_is_named(project: Path, there: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, s3_server() as own:
         for name, value in own.variables.items():

@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM
 
 from trainwright.launchers.processes import start_time
 
+from .real_runs import IN_MATRIX
 from .tiny_llama import write_tiny_llama
 from .vllm_parity import Target, compare_greedy
 
@@ -221,6 +222,7 @@ def test_stop_leaves_nothing(endpoint: Endpoint) -> None:
     assert again.stderr.count("\n") == 1
 
 
+@IN_MATRIX
 def test_vllm_that_refuses_to_start_is_one_line(tmp_path: Path) -> None:
     """vLLM's own words are the cause, and nothing runs on."""
     write_tiny_llama(tmp_path / "odd")

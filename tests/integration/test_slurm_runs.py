@@ -14,6 +14,8 @@ from trainwright.config.rundir import RunDir
 from trainwright.launchers.processes import wait_until
 from trainwright.tracking.ledger import read_ledger
 
+from .real_runs import IN_MATRIX
+
 if TYPE_CHECKING:
     from tests.integration.conftest import User
 
@@ -62,6 +64,7 @@ def test_training_over_two_nodes(dev_cluster: Path, ordinary_user: "User", users
     assert submitit.SlurmJob(run.jobs, ended["job_id"]).result() == 0
 
 
+@IN_MATRIX
 def test_cancel_ends_all_ranks(dev_cluster: Path, ordinary_user: "User", users_run_file: Path) -> None:
     run, ranks = _started(ordinary_user, users_run_file)
     ended = _json(ordinary_user, "cancel", run.path)
@@ -70,6 +73,7 @@ def test_cancel_ends_all_ranks(dev_cluster: Path, ordinary_user: "User", users_r
     assert _json(ordinary_user, "cancel", run.path)["state"] == "cancelled"
 
 
+@IN_MATRIX
 def test_a_killed_rank_fails_the_run_and_is_named(
     dev_cluster: Path, ordinary_user: "User", users_run_file: Path
 ) -> None:
@@ -82,6 +86,7 @@ def test_a_killed_rank_fails_the_run_and_is_named(
     assert now["log"] == str(run.rank_log(1, 2))
 
 
+@IN_MATRIX
 def test_scancel_from_outside_is_told(dev_cluster: Path, ordinary_user: "User", users_run_file: Path) -> None:
     run, _ = _started(ordinary_user, users_run_file)
     job_id = _json(ordinary_user, "status", run.path)["job_id"]

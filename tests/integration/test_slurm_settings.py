@@ -16,6 +16,8 @@ from trainwright.launchers import dev_cluster as cluster
 from trainwright.launchers.dev_cluster import ClusterSettings, faults
 from trainwright.launchers.processes import wait_until
 
+from .real_runs import IN_MATRIX
+
 pytestmark = pytest.mark.slurm
 _FAST = ClusterSettings(
     preemption=True,
@@ -79,6 +81,7 @@ def test_urgent_jobs_preempt_those_of_main_after_the_grace_time(folder: Path) ->
     _slurm(folder, "scancel", job)
 
 
+@IN_MATRIX
 def test_a_node_that_is_cut_off_or_killed_goes_down_and_comes_back(folder: Path) -> None:
     names = faults.names_of(folder)
     first, second = names.nodes
