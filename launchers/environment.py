@@ -36,7 +36,7 @@ def slurm_values(cluster: ClusterConfig) -> dict[str, str]:
 
 
 _SECRET = re.compile(
-    r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)(_|$)|_AUTH$", re.IGNORECASE
+    r"(KEY|TOKEN|SECRET|PASS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|COOKIE|AUTH|_PWD)S?(_|$)", re.IGNORECASE
 )
 _SHORTEST_SECRET = 8  # shorter ones would be found by chance
 

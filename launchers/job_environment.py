@@ -3,11 +3,10 @@
 import re
 from dataclasses import dataclass
 
-from .environment import passed_values, slurm_values
+from .environment import is_secret, passed_values, slurm_values
 from .script import ScriptFacts
 
 MASKED = "(secret)"
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASS|_PWD$|CREDENTIAL|AUTH|COOKIE|PRIVATE", re.IGNORECASE)
 _SECRET_URL = re.compile(r"(\w+://)[^/\s@]+@")
 _OPAQUE = re.compile(r"(?=[^/]*\d)(?=[^/]*[A-Za-z])[A-Za-z0-9_+=\-]{20,}")
 """A word as long as keys are, of letters and digits: it may be one, whatever its name."""
@@ -26,7 +25,7 @@ class Variable:
 
 def masked(name: str, value: str) -> str:
     """The value, or what may be shown instead of a secret."""
-    if _SECRET_NAME.search(name) or _OPAQUE.fullmatch(value):
+    if is_secret(name) or _OPAQUE.fullmatch(value):
         return MASKED
     return _SECRET_URL.sub(rf"\1{MASKED}@", value)
 

@@ -146,10 +146,11 @@ class ToyRun:
         (self.project.folder / "faults" / "hold").unlink(missing_ok=True)
 
     def finish(self, timeout_s: float = 240) -> dict[str, Any]:
-        """Wait until the run is over; its status."""
+        """Wait until the run is over; its status, which is known at every moment until then."""
         deadline = time.monotonic() + timeout_s
         while True:
             now = self.status()
+            assert now["state"] != "unknown", self.explain()
             if now["state"] in ("finished", "failed", "cancelled"):
                 return now
             assert time.monotonic() < deadline, self.explain()

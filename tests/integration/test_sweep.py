@@ -61,6 +61,7 @@ def test_each_task_is_a_run_of_its_own(site: Site) -> None:
     for run in (alone, hurt):
         run.reach(50)
     assert _states(site, runs) == ["running", "running", "queued", "queued"], alone.explain()
+    assert set(alone.hosts(1).values()) == set(hurt.hosts(1).values()), "both fit on one node"
 
     cancelled = site.project.user.trainwright("cancel", unwanted.run.path, "--json")
     assert json.loads(cancelled.stdout)["state"] == "cancelled", cancelled.stderr
