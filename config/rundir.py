@@ -113,6 +113,10 @@ class RunDir:
         """One JSON object per step, written by the rank that has the loss."""
         return self.telemetry / f"metrics-{attempt:04d}.jsonl"
 
+    def heartbeat(self, attempt: int) -> Path:
+        """Touched by rank 0 every quarter of a minute, whatever it is doing."""
+        return self.telemetry / f"heartbeat-{attempt:04d}"
+
     def gpus(self, attempt: int, rank: int) -> Path:
         """GPU numbers of one node, written by its first rank."""
         return self.telemetry / f"gpus-{attempt:04d}-{rank:05d}.jsonl"

@@ -193,8 +193,8 @@ def _some_rank_is_left(events: Sequence[Event]) -> bool:
 
 
 def _last_written(run: RunDir, attempt: int) -> float:
-    """When metrics, GPU numbers or a rank's log of the attempt were last written, seconds since the epoch."""
-    paths = [run.metrics(attempt), *run.attempt_logs(attempt).glob("[0-9]*.log")]
+    """When metrics, heartbeat, GPU numbers or a rank's log of the attempt were last written, in epoch seconds."""
+    paths = [run.metrics(attempt), run.heartbeat(attempt), *run.attempt_logs(attempt).glob("[0-9]*.log")]
     paths += run.telemetry.glob(f"gpus-{attempt:04d}-*")
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 

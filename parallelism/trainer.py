@@ -68,7 +68,8 @@ def run_rank(
     install()
     me = join(layout.world_size)
     reporter = Reporter(place, attempt, me.rank, me.world_size, operations_now)
-    with Watchdog(HangLimits(run.restarts), reporter, hung) as watchdog:
+    heartbeat = None if me.rank else place.heartbeat(attempt)
+    with Watchdog(HangLimits(run.restarts), reporter, hung, heartbeat) as watchdog:
         try:
             watchdog.entered("preflight")
             preflight(run, place, attempt, me, model)

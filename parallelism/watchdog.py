@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 from ..config.restarts import RestartsConfig
@@ -25,6 +26,7 @@ _FLOOR_S, _STEPS = 300.0, 20
 _MEASURED = 3  # steps before the median means anything: the first ones compile, allocate and connect
 _SAVES = 10
 _LAST_RESORT_S = 30.0
+_BEAT_S = 15.0
 
 
 class HangLimits:
@@ -60,9 +62,19 @@ class HangLimits:
 class Watchdog:
     """Watches one rank from its start to its end, as a context manager."""
 
-    def __init__(self, limits: HangLimits, reporter: Reporter, hung: Callable[[str], None] | None = None) -> None:
-        """`hung` is given one line and ends the process; without it the process just ends, with the verdict's code."""
+    def __init__(
+        self,
+        limits: HangLimits,
+        reporter: Reporter,
+        hung: Callable[[str], None] | None = None,
+        heartbeat: Path | None = None,
+    ) -> None:
+        """`hung` is given one line and ends the process; without it the process just ends, with the verdict's code.
+
+        `heartbeat` is touched while the process lives, for `status` where Slurm does not answer.
+        """
         self._limits, self._reporter, self._hung = limits, reporter, hung or _leave
+        self._heartbeat, self._beat_at_s = heartbeat, float("-inf")
         self._phase, self._step = "start", 0
         self._awake_s = 0.0
         """Time in which this process ran: a job that Slurm suspends for hours has not hung."""
@@ -111,6 +123,7 @@ class Watchdog:
         last = time.monotonic()
         while not self._done.wait(self._tick_s()):
             now = time.monotonic()
+            self._beat(now)
             self._awake_s += min(now - last, 2 * self._tick_s())
             last = now
             limit_s = self._limits.seconds(self._phase)
@@ -120,6 +133,13 @@ class Watchdog:
             stalled = idle_s > limit_s + self._tick_s() or (idle_s > limit_s / 2 and self._reporter.reported())
             if stalled and self._stalled(limit_s):
                 return
+
+    def _beat(self, now: float) -> None:
+        if self._heartbeat and now - self._beat_at_s > _BEAT_S:
+            self._beat_at_s = now
+            with contextlib.suppress(OSError):  # a full disk is for others to name
+                self._heartbeat.parent.mkdir(mode=0o700, exist_ok=True)
+                self._heartbeat.touch()
 
     def _tick_s(self) -> float:
         return min(1.0, self._limits.seconds(self._phase) / 10)

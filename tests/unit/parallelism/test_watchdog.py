@@ -67,7 +67,7 @@ def _watch(tmp_path: Path, outside_s: float = 100.0) -> tuple[Watchdog, _Reporte
     reporter, said = _Reporter(tmp_path), cast("list[str]", [])
 
     limits = HangLimits(RestartsConfig(hang_after_s=_SHORT_S, hang_outside_steps_s=outside_s))
-    return Watchdog(limits, cast(Reporter, reporter), said.append), reporter, said
+    return Watchdog(limits, cast(Reporter, reporter), said.append, tmp_path / "heartbeat"), reporter, said
 
 
 def _until(done: Any, timeout_s: float = 30) -> bool:
@@ -80,6 +80,7 @@ def _until(done: Any, timeout_s: float = 30) -> bool:
 def test_it_ends_when_all_have_reported(tmp_path: Path) -> None:
     watchdog, reporter, said = _watch(tmp_path)
     with watchdog:
+        assert _until((tmp_path / "heartbeat").exists), "it lives, in whatever phase"
         watchdog.step_done(7, 0.1)
         assert _until(lambda: reporter.reports)
         assert said == []
