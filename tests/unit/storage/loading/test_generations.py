@@ -63,7 +63,7 @@ def test_what_is_appended_does_not_change_an_older_generation(
 
 def test_submitting_pins_the_generation(run_file: Path, make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     make_store()
-    monkeypatch.setattr("trainwright.launchers.submission._start", lambda *_: None)
+    monkeypatch.setattr("trainwright.launchers.submission.start_attempt", lambda *_: None)
     submit_run(load_run(run_file, []), source=run_file)
     (frozen,) = run_file.parent.glob("runs/*/run.yaml")
     assert [source.generation for source in load_frozen(frozen).data.train] == [1]
