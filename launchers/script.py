@@ -1,5 +1,6 @@
 """Rendering the batch script: pure, from what is asked for to the text that sbatch gets."""
 
+import functools
 import shlex
 from dataclasses import dataclass
 from importlib import resources
@@ -79,6 +80,21 @@ def binding(cluster: ClusterConfig) -> list[str]:
 
 def render(template: str, facts: ScriptFacts) -> str:
     """The text of a batch script from `sbatch_templates/<template>`."""
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            job=facts,
+            cluster=facts.cluster,
+            export=",".join(exported_names(facts.cluster, facts.environment)),
+        )
+    )
+    return text.rstrip("\n") + "\n"
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """Templates are compiled once: `submit` shows the plan of a job, then makes its script."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_load),
         undefined=jinja2.StrictUndefined,
@@ -88,12 +104,7 @@ def render(template: str, facts: ScriptFacts) -> str:
     )
     environment.filters["shell"] = lambda value: shlex.quote(str(value))
     environment.filters["log"] = lambda path: shlex.quote(str(path).replace("%", "%%"))  # % starts a Slurm pattern
-    text = environment.get_template(template).render(
-        job=facts,
-        cluster=facts.cluster,
-        export=",".join(exported_names(facts.cluster, facts.environment)),
-    )
-    return text.rstrip("\n") + "\n"
+    return environment
 
 
 def _load(name: str) -> str:

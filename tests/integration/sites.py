@@ -1,5 +1,6 @@
 """A Slurm of four nodes as a site configures it, with a project of one of its users, and what befalls its nodes."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -46,7 +47,7 @@ def open_site(
     engine: str = "toy",
 ) -> Iterator[Site]:
     """Bring it up, with the user's profile `dev` leading there; take it down afterwards."""
-    folder = Path("/tmp") / f"trainwright-test-site-{tmp_path_factory.mktemp('site').name}"
+    folder = Path("/tmp") / f"trainwright-test-site-{os.getpid()}-{tmp_path_factory.mktemp('site').name}"
     files = toy_files(tmp_path_factory.mktemp("toy"), store)
     patch = pytest.MonkeyPatch()
     try:
