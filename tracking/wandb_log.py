@@ -108,6 +108,7 @@ class WandbLog:
                         handle.log(values, step=step)
                 first = False
             handle.finish(exit_code=0 if item else 1)
+            wandb.teardown()  # here, where `close` bounds it: at exit a rank has ended W&B's process by then
         except Exception as error:
             self._give_up(error)
 

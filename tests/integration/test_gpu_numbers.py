@@ -42,7 +42,9 @@ def test_gpu_numbers_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [path.name for path in run.telemetry.glob("gpus-*")] == ["gpus-0001-00000.jsonl"]  # one of two ranks
     header = json.loads(run.gpus(1, 0).read_text().splitlines()[0])
     assert [gpu["uuid"][:6] for gpu in header["gpus"]] == ["GPU-1a", "GPU-0a"]
-    assert "GPU 85 % 8.0 GiB 400 W" in run.rank_log(1, 0).read_text()
+    said = run.rank_log(1, 0).read_text()
+    assert "GPU 85 % 8.0 GiB 400 W" in said
+    assert "Traceback" not in said, "W&B's process ends before the rank ends what it has started"
 
     records = read_back(fragments(run)[0], tmp_path)
     powers = [each["item"].get("gpu/0/power_w") for each in of_kind(records, "history")]
