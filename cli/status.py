@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .host import add_host_options
@@ -107,8 +107,15 @@ def status_text(now: "RunStatus", gpus: str) -> str:
     if now.nodes:
         lines.append(f"nodes    {', '.join(now.nodes)}")
     if now.then:
-        serve = f", then endpoint {now.then['endpoint']}, job {now.then['serve_job']}" if now.then["endpoint"] else ""
-        lines.append(f"then     export, job {now.then['export_job']}{serve}")
+        lines.append(then_text(now.then))
     if now.log:
         lines.append(f"log      {now.log}")
     return "\n".join(lines)
+
+
+def then_text(then: Mapping[str, str | None]) -> str:
+    """The jobs that follow a run: `export_job`, and `serve_job` of `endpoint` if there will be one."""
+    text = f"then     export, Slurm job {then['export_job']}"
+    if then["endpoint"]:
+        text += f"; endpoint {then['endpoint']}, Slurm job {then['serve_job']} (`trainwright serve --list`)"
+    return text

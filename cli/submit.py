@@ -9,7 +9,8 @@ from .host import add_host_options
 from .job_plan import short_lines
 from .output import add_json_option, emit
 from .progress import RunProgress
-from .then import Then, add_then_option, do_then_here, read_then, submit_then, then_lines
+from .status import then_text
+from .then import Then, add_then_option, do_then_here, read_then, submit_then
 
 if TYPE_CHECKING:
     from ..config.run import RunConfig
@@ -24,7 +25,7 @@ _PATIENCE_S = 1.0
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """`submit RUN.yaml [key=value...] [--wait]`."""
+    """`submit RUN.yaml|RUN [key=value...] [--then export|serve] [--wait]`."""
     text = "start a run on Slurm or on this machine, or go on with one"
     parser = commands.add_parser("submit", help=text, description=text)
     parser.add_argument("run_file", metavar="RUN.yaml|RUN", help="run file, or a run's folder or name to go on with it")
@@ -58,7 +59,8 @@ class _Started:
     def text(self) -> str:
         """For people."""
         job = short_lines(self.job) if self.job else []
-        return "\n".join([_how_to_follow(self.attempt), *job, *(then_lines(self.followers) if self.followers else [])])
+        then = [f"  {then_text(asdict(self.followers))}"] if self.followers else []
+        return "\n".join([_how_to_follow(self.attempt), *job, *then])
 
 
 def run(arguments: argparse.Namespace) -> int:

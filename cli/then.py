@@ -88,16 +88,6 @@ def do_then_here(then: Then, run_dir: "RunDir") -> Done:
     return Done({"folder": str(folder)}, f"exported to {folder}")
 
 
-def then_lines(followers: "Followers") -> list[str]:
-    """For people."""
-    lines = [f"then     export, Slurm job {followers.export_job}"]
-    if followers.endpoint:
-        lines.append(
-            f"then     endpoint {followers.endpoint}, Slurm job {followers.serve_job}: trainwright serve --list"
-        )
-    return lines
-
-
 def _words(text: str) -> list[str]:
     from ..config.errors import UserError
 

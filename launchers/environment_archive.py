@@ -15,11 +15,10 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from ..config.errors import UserError
 from ..config.rundir import shared_environments
-from .staged import ABOUT
+from .staged import ABOUT, Hashed
 
 _SYSTEM = ("/usr", "/bin", "/opt/python")
 """Installations that are taken to be on every node."""
@@ -73,12 +72,16 @@ def _trees(python: str) -> tuple[dict[str, Path], dict[str, str]]:
         problem = f"{executable} lies outside of its environment {prefix}"
         raise UserError("cluster.stage_environment", problem, "use a virtual environment or a conda environment")
     trees = {"env": Path(prefix)}
-    if base != prefix and not base.startswith(_SYSTEM):
+    if base != prefix and not _is_systems(base):
         trees["base"] = Path(base)
-    if prefix.startswith(_SYSTEM):
+    if _is_systems(prefix):
         problem = f"{prefix} belongs to the system"
         raise UserError("cluster.stage_environment", problem, "use a virtual environment, or leave it out")
     return trees, {"python": f"env/{Path(executable).relative_to(prefix)}", "base": base}
+
+
+def _is_systems(installation: str) -> bool:
+    return any(Path(installation).is_relative_to(place) for place in _SYSTEM)
 
 
 def _entries(trees: dict[str, Path]) -> Iterator[tuple[str, Path]]:
@@ -90,7 +93,7 @@ def _entries(trees: dict[str, Path]) -> Iterator[tuple[str, Path]]:
             folders[:] = sorted(name for name in folders if name not in left_out)
             links = [name for name in folders if Path(folder, name).is_symlink()]  # os.walk does not go into them
             for name in sorted([*names, *links]):
-                if not name.endswith(".a"):
+                if not name.endswith(".a"):  # for linking only
                     path = Path(folder, name)
                     yield f"{tree}/{path.relative_to(top).as_posix()}", path
 
@@ -111,22 +114,11 @@ def _state_of(trees: dict[str, Path]) -> str:
     return state.hexdigest()[:32]
 
 
-class _Hashed:
-    """A file whose bytes are hashed as they are written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.sha256 = file, hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        return self._file.write(data)
-
-
 def _pack(path: Path, trees: dict[str, Path], about: dict[str, str]) -> str:
     """Write the archive; its SHA-256."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
-        hashed = _Hashed(file)
+        hashed = Hashed(file)
         with tarfile.open(fileobj=hashed, mode="w|", bufsize=1 << 20) as archive:  # type: ignore[call-overload]
             text = json.dumps(about).encode()
             member = tarfile.TarInfo(ABOUT)

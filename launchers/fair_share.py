@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shutil
 from dataclasses import dataclass
 
 from ..config.cluster import ClusterConfig
@@ -54,12 +53,10 @@ def read_share(cluster: ClusterConfig) -> FairShare | None:
 
 def read_priority(cluster: ClusterConfig, job_id: str) -> Priority | None:
     """Why a waiting job has the place that it has; None where priorities are plain, or sprio is missing."""
-    if not shutil.which("sprio"):
-        return None
     letters = "|".join(f"%{letter}" for letter in ("Y", *_FACTORS))
     try:
         text = Slurm(cluster).answer(["sprio", "--noheader", f"--jobs={job_id}", f"--format={letters}"])
-    except SlurmUnreachable:  # sprio also refuses where there is another plugin
+    except SlurmUnreachable:  # or there is no sprio, or another plugin of which it says nothing
         return None
     return parse_priority(text)
 

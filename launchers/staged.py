@@ -18,11 +18,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 UNHEALTHY, DO_NOT_RESTART = 86, 93  # as config/verdicts.py has them; it cannot be imported yet
 ABOUT = "environment.json"
 """First in the archive: {"python": path of the interpreter, "base": path of the installation that it belongs to}."""
+
+
+_TRUSTED: Any = {"filter": "fully_trusted"} if hasattr(tarfile, "fully_trusted_filter") else {}
+"""Python before 3.11.4 has no other way to extract."""
 
 
 class Damaged(Exception):
@@ -84,11 +88,15 @@ def _require_own(home: Path) -> None:
         raise PermissionError(1, "is not a folder of this user alone", str(home))
 
 
-class _Hashed:
-    """A file whose bytes are hashed as they are read."""
+class Hashed:
+    """A file whose bytes are hashed as they are read or written."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
 
     def read(self, size: int = -1) -> bytes:
         data = self._file.read(size)
@@ -103,10 +111,10 @@ def _unpack(archive: Path, digest: str, folder: Path) -> None:
     except OSError as error:
         raise Damaged(str(error.strerror)) from None
     with file:
-        hashed = _Hashed(file)
+        hashed = Hashed(file)
         try:
             with tarfile.open(fileobj=hashed, mode="r|", bufsize=1 << 20) as members:  # type: ignore[call-overload]
-                members.extractall(folder, filter="fully_trusted")  # its digest is held against what we packed
+                members.extractall(folder, **_TRUSTED)  # its digest is held against what we packed
         except tarfile.TarError as error:
             raise Damaged(str(error)) from None
         while hashed.read(1 << 20):

@@ -1,6 +1,6 @@
 """What follows a run on Slurm by itself: its export, and an endpoint; jobs that start once the run has finished."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..launchers.job import TaskSpec, run_module, submit_task
 from ..launchers.slurm import Slurm
 from ..launchers.submission import Submitted
 from ..tracking.ledger import LedgerWriter
-from .endpoint import EndpointFolder, check_name, claim
+from .endpoint import EndpointFolder, check_name, claim, forget
 from .export import DTYPES
 from .jobs import one_task, start_job
 from .launch import ServeOptions, make_spec
@@ -48,17 +48,21 @@ def submit_followers(submitted: Submitted, run: RunConfig, options: ServeOptions
     """
     run_dir, job_id = submitted.run_dir, str(submitted.job_id)
     jobs: list[str] = []
+    followers = Followers(export_job="")
     try:
         jobs.append(_submit_export(run_dir, run, job_id))
         followers = Followers(export_job=jobs[0])
         if options is not None:
             folder, name = _claim(run_dir, run, options)
+            followers = replace(followers, endpoint=name)
             jobs.append(str(start_job(folder, name, run.cluster, code=run_dir.code, after=jobs[0]).job_id))
-            followers = Followers(export_job=jobs[0], serve_job=jobs[1], endpoint=name)
+            followers = replace(followers, serve_job=jobs[1])
         LedgerWriter(run_dir, submitted.attempt, "submit").write("followers", **asdict(followers))
     except BaseException:
         for job in jobs:
             Slurm(run.cluster).cancel(job)
+        if followers.endpoint:
+            forget(followers.endpoint)
         raise
     return followers
 

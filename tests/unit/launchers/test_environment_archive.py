@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from trainwright.config import verdicts
 from trainwright.config.errors import UserError
 from trainwright.launchers import environment_archive, staged
 from trainwright.launchers.environment_archive import Environment, pack_environment
@@ -99,6 +100,10 @@ def test_somebody_elses_folder_is_not_used(packed: Environment, tmp_path: Path) 
     done = _run(packed, tmp_path)
     assert done.returncode == staged.UNHEALTHY
     assert "is not a folder of this user alone; this node is left" in done.stderr
+
+
+def test_its_codes_are_the_launchers() -> None:
+    assert (staged.UNHEALTHY, staged.DO_NOT_RESTART) == (verdicts.UNHEALTHY, verdicts.DO_NOT_RESTART)
 
 
 def test_a_node_without_the_folder_is_left(packed: Environment, tmp_path: Path) -> None:
