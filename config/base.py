@@ -7,8 +7,10 @@ SLURM_WORD = r"^[A-Za-z0-9_.,@%+=:/\-\[\]]+$"
 
 
 class Section(BaseModel):
-    """One frozen section of the run file: unknown keys are refused, every field carries a sentence."""
+    """One frozen section of the run file: unknown keys are refused, every field carries a sentence.
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=True
-    )
+    The sentences are for readers and the documentation (scripts/docs_pages.py); reading them here would cost every
+    process 80 ms.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)

@@ -105,6 +105,10 @@ class RunDir:
         """Where rank 0 of an attempt leaves the port that it found free."""
         return self.ledger / f"{attempt:04d}" / "rendezvous.json"
 
+    def lost_nodes(self, attempt: int) -> Path:
+        """Which nodes of the attempt's job are dead, once somebody knows; its ranks leave then."""
+        return self.ledger / f"{attempt:04d}" / "lost-nodes"
+
     @property
     def telemetry(self) -> Path:
         return self.path / "telemetry"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from .slurm import TIMEOUT_S, Slurm
 
+LEAST_KILL_WAIT_S = 5
+"""A smaller KillWait counts as this one (`MAX(slurm_conf.kill_wait, 5)` in slurmd's req.c)."""
 _GROUPS = "%R|%D|%c|%m|%G|%f|%T"
 
 
@@ -90,6 +92,11 @@ class ClusterFacts:
         return next(fits, None)
 
     @property
+    def kill_wait_s(self) -> int:
+        """Seconds between SIGTERM and SIGKILL."""
+        return max(self.number("KillWait", 30), LEAST_KILL_WAIT_S)
+
+    @property
     def keeps_accounts(self) -> bool:
         return self.config.get("AccountingStorageType", "").endswith("slurmdbd")
 
@@ -115,6 +122,12 @@ def read_cluster(slurm: Slurm, timeout_s: float = TIMEOUT_S) -> ClusterFacts:
         nodes=parse_nodes(nodes),
         signals_children=_signals_children(Path(settings.get("SLURM_CONF", "")).with_name("cgroup.conf")),
     )
+
+
+def read_kill_wait(slurm: Slurm) -> int:
+    """KillWait in seconds. Raises SlurmUnreachable."""
+    config = parse_config(slurm.answer(["scontrol", "show", "config"]))
+    return ClusterFacts(config=config, partitions=[], nodes=[]).kill_wait_s
 
 
 def _signals_children(cgroup_conf: Path) -> bool:

@@ -16,6 +16,7 @@ from ..config.rundir import RunDir
 from ..config.verdicts import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
 from ..tracking.hang_reports import reported_ranks
 from ..tracking.ledger import LedgerWriter, read_ledger
+from .lost_nodes import LostNodes
 from .processes import is_alive, kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
@@ -37,7 +38,9 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     run, place = RunDir(Path(run_dir)), place_from(os.environ)
     ledger = LedgerWriter(run, attempt, f"rank-{place.rank:05d}")
     ledger.write("start", **_who(place))
-    code, message = _train(run, attempt, place, signals, partial(_hung, run, ledger, attempt, place.rank))
+    hung = partial(_hung, run, ledger, attempt, place.rank)
+    lost = partial(_leave, ledger, place.rank, CRASHED)
+    code, message = _train(run, attempt, place, signals, hung, lost)
     ledger.write("verdict", rank=place.rank, code=code, message=message)
     # Children ignore SIGTERM, so the interpreter would wait for them for ever, and the step with it.
     kill_descendants(os.getpid())
@@ -54,27 +57,38 @@ def _hung(run: RunDir, ledger: LedgerWriter, attempt: int, rank: int, message: s
     Ranks of this host that do not answer are killed too. Slurm would do it after KillWait; but if that takes longer
     than its MessageTimeout, slurmctld sends the order again a minute later, and it meets the next attempt's step.
     """
-    ledger.write("verdict", rank=rank, code=HUNG, message=message)
     reported = reported_ranks(run, attempt)
     for who in (event.fields for event in read_ledger(run) if event.attempt == attempt and event.event == "start"):
         silent = who["host"] == socket.gethostname() and who["rank"] not in reported
         if silent and is_alive(who["pid"], who["pid_start_time"]):
             os.kill(who["pid"], signal.SIGKILL)
+    _leave(ledger, rank, HUNG, message)
+
+
+def _leave(ledger: LedgerWriter, rank: int, code: int, message: str) -> None:
+    """End this process, whatever its main thread waits for."""
+    ledger.write("verdict", rank=rank, code=code, message=message)
     kill_descendants(os.getpid())
-    ledger.write("exit", rank=rank, code=HUNG)
-    os._exit(HUNG)
+    ledger.write("exit", rank=rank, code=code)
+    os._exit(code)
 
 
 def _train(
-    run: RunDir, attempt: int, place: Place, signals: StopSignals, hung: Callable[[str], None]
+    run: RunDir,
+    attempt: int,
+    place: Place,
+    signals: StopSignals,
+    hung: Callable[[str], None],
+    lost: Callable[[str], None],
 ) -> tuple[int, str]:
     """Exit code and, if it is not 0, one line that says why."""
     try:
         config = load_frozen(run.attempt_yaml(attempt))
-        join(place, run.rendezvous(attempt), config.cluster)
-        trainer = importlib.import_module(TRAINER)
-        ends_at = _ends_at(run, attempt)
-        code = trainer.run_rank(run.path, attempt, asked=lambda: signals.caught, ends_at=ends_at, hung=hung)
+        with LostNodes(run, attempt, place, config.cluster, lost):
+            join(place, run.rendezvous(attempt), config.cluster)
+            trainer = importlib.import_module(TRAINER)
+            ends_at = _ends_at(run, attempt)
+            code = trainer.run_rank(run.path, attempt, asked=lambda: signals.caught, ends_at=ends_at, hung=hung)
     except CannotWrite as error:
         print(f"trainwright: {error}", file=sys.stderr)
         return DISK_REFUSED, str(error)

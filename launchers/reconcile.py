@@ -10,9 +10,9 @@ from .ends import Cause, EndFacts, cause_of, slurm_reason
 from .hangs import name_hang
 from .healing import exclude
 from .logs import read_log
-from .slurm import Slurm, SlurmUnreachable, expand_hosts
+from .lost_nodes import unused_nodes
+from .slurm import Slurm, expand_hosts
 
-_DOWN = ("down", "drain", "fail", "not_responding", "unknown", "reboot", "power")
 _REASONS: dict[str, Cause] = {"preemption": "preemption", "time limit": "time limit", "job requeue": "asked"}
 
 
@@ -29,7 +29,7 @@ def _judge(run: RunDir, first: int, before: int, attempt: int, events: Sequence[
     config = load_frozen(run.attempt_yaml(before))
     # Slurm's own words are in the file that sbatch was given, the first attempt's; srun's are in the attempt's own.
     said = read_log(run.batch_log(before)) or read_log(run.batch_log(first))
-    dead = _down(Slurm(config.cluster), _nodes(events))
+    dead = unused_nodes(Slurm(config.cluster), _nodes(events))
     cause = _cause(
         EndFacts(step_code=1, verdicts=verdicts(events), world_size=config.cluster.world_size, batch_log=said)
     )
@@ -56,16 +56,3 @@ def _nodes(events: Sequence[Event]) -> list[str]:
         if event.event == "nodes" and event.fields.get("nodes"):
             return expand_hosts(event.fields["nodes"])
     return []
-
-
-def _down(slurm: Slurm, nodes: Sequence[str]) -> list[str]:
-    """Those nodes that Slurm does not use now; none if it does not say."""
-    if not nodes:
-        return []
-    try:
-        done = slurm.ask(["sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%N %T"])
-    except SlurmUnreachable:
-        return []
-    pairs = (line.split() for line in done.stdout.splitlines())
-    states = {pair[0]: pair[1].lower() for pair in pairs if len(pair) == 2}
-    return [node for node in nodes if states.get(node, "").rstrip("*").startswith(_DOWN) or "*" in states.get(node, "")]

@@ -31,6 +31,11 @@ class Place:
     job_id: str | None
     """Slurm's job id, or None on this machine."""
 
+    @property
+    def is_deputy(self) -> bool:
+        """Whether it is the first rank of the second node: it sees to what the batch script on the first one cannot."""
+        return len(self.hosts) > 1 and self.rank == self.local_world_size
+
 
 def place_from(environment: Mapping[str, str]) -> Place:
     """The place that srun, or our controller, gave this process."""

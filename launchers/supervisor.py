@@ -1,10 +1,12 @@
 """What the start and the end of a run's job mean. The batch script asks; on this machine, the controller does.
 
     python -m trainwright.launchers.supervisor begin RUN_DIR FIRST
+    python -m trainwright.launchers.supervisor ending RUN_DIR ATTEMPT
     python -m trainwright.launchers.supervisor end RUN_DIR ATTEMPT CODE [--signal NAME] [--message TEXT]
 
 `begin` prints the number of the attempt that starts (FIRST is the one that was submitted) and for how many seconds its
-ranks may run (0: no limit), or ends with 1 if the job shall not start again. `end` records why the attempt ended,
+ranks may run (0: no limit), or ends with 1 if the job shall not start again. `ending` is asked when Slurm ends the job:
+it may have requeued it itself, and is asked not to hold it back then. `end` records why the attempt ended,
 requeues the job if the run goes on, and exits with the code that the end means: the verdict of the rank that failed
 first, else CODE.
 """
@@ -14,6 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +41,7 @@ from .hangs import name_hang
 from .healing import exclude, exclusions, requeue
 from .keys import drop_keys
 from .logs import read_log
+from .lost_nodes import dead_nodes, start_soon
 from .reconcile import reconcile
 from .scontrol import ControlRefused, JobControl, JobDetails
 from .slurm import Slurm, SlurmUnreachable, expand_hosts, own_job_id
@@ -53,6 +57,9 @@ def main(argv: Sequence[str]) -> int:
     starts = commands.add_parser("begin")
     starts.add_argument("run_dir", type=Path)
     starts.add_argument("first", type=int)
+    ending = commands.add_parser("ending")
+    ending.add_argument("run_dir", type=Path)
+    ending.add_argument("attempt", type=int)
     ends = commands.add_parser("end")
     ends.add_argument("run_dir", type=Path)
     ends.add_argument("attempt", type=int)
@@ -63,6 +70,8 @@ def main(argv: Sequence[str]) -> int:
     run = RunDir(given.run_dir)
     if given.command == "begin":
         return begin(run, given.first)
+    if given.command == "ending":
+        return is_ending(run, given.attempt)
     return end(run, given.attempt, given.code, given.signal, given.message)
 
 
@@ -104,6 +113,16 @@ def _refuse(ledger: LedgerWriter, decision: Decision) -> None:
     """Slurm started the job again by itself, but its budget is used, or somebody has cancelled the run."""
     print(f"trainwright: not started again: {decision.why}", file=sys.stderr)
     ledger.write("exit", code=1, step_code=1, signal="", message=f"not started again: {decision.why}", failure=None)
+
+
+def is_ending(run: RunDir, attempt: int) -> int:
+    """Slurm ends the job: have it start again soon, if it was requeued. Always 0: the script has more to do."""
+    slurm, job_id = Slurm(load_frozen(run.run_yaml).cluster), own_job_id(os.environ)
+    if job_id:
+        hosts = expand_hosts(os.environ.get("SLURM_JOB_NODELIST", ""))
+        with suppress(SlurmUnreachable):
+            start_soon(run, attempt, slurm, job_id, dead_nodes(slurm, hosts))
+    return 0
 
 
 def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) -> int:

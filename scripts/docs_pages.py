@@ -13,6 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
+BaseModel.model_config = ConfigDict(use_attribute_docstrings=True)  # before any section is made: see config/base.py
+
+# ruff: noqa: E402
 from trainwright.cli.main import build_parser
 from trainwright.config.loading import load_run
 from trainwright.config.profiles import BUILT_IN

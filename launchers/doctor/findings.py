@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...config.cluster import ClusterConfig
-from ..cluster_config import ClusterFacts, NodeGroup, Partition
+from ..cluster_config import LEAST_KILL_WAIT_S, ClusterFacts, NodeGroup, Partition
 from ..user_limits import UserLimits
-from .predict import LEAST_KILL_WAIT_S, can_be_preempted, kill_wait_s, preempt_mode, save_time_s
+from .predict import can_be_preempted, preempt_mode, save_time_s
 
 Severity = Literal["good", "note", "bad"]
 
@@ -88,7 +88,7 @@ def _user_signal(site: Site) -> Iterator[Finding]:
 
 
 def _kill_wait(site: Site) -> Iterator[Finding]:
-    wait_s, said = kill_wait_s(site.facts), site.facts.number("KillWait", 30)
+    wait_s, said = site.facts.kill_wait_s, site.facts.number("KillWait", 30)
     least = f" (less than {LEAST_KILL_WAIT_S} s counts as {LEAST_KILL_WAIT_S} s)" if said < wait_s else ""
     text = f"SIGKILL comes {wait_s} s after SIGTERM{least}; a save takes {site.save_s:.0f} s"
     if wait_s < site.save_s:

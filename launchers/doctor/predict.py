@@ -21,8 +21,6 @@ EVENTS = {
 }
 PERIOD_S = 30
 """Slurm looks at time limits and grace times this often (PERIODIC_TIMEOUT in slurmctld.h)."""
-LEAST_KILL_WAIT_S = 5
-"""A smaller KillWait counts as this one (`MAX(slurm_conf.kill_wait, 5)` in slurmd's req.c)."""
 Window = tuple[float, float]
 """Earliest and latest time, in seconds after the event's first signal to any process."""
 _NOW: Window = (0, 0)
@@ -57,11 +55,6 @@ def predict(facts: ClusterFacts, partition: Partition, limits: UserLimits, qos: 
     return found
 
 
-def kill_wait_s(facts: ClusterFacts) -> int:
-    """Seconds between SIGTERM and SIGKILL."""
-    return max(facts.number("KillWait", 30), LEAST_KILL_WAIT_S)
-
-
 def can_be_preempted(facts: ClusterFacts, partition: Partition) -> bool:
     """Whether jobs of this partition can be pushed off their nodes by removal: as far as partitions alone say it."""
     kind = facts.config.get("PreemptType", "preempt/none")
@@ -80,7 +73,7 @@ def preempt_mode(facts: ClusterFacts, partition: Partition) -> str:
 
 def save_time_s(facts: ClusterFacts, partition: Partition, limits: UserLimits, qos: str = "") -> float:
     """Seconds that a preempted job surely has between the first signal that it gets and SIGKILL."""
-    return (_grace(facts, partition, limits, qos) or 0) + kill_wait_s(facts)
+    return (_grace(facts, partition, limits, qos) or 0) + facts.kill_wait_s
 
 
 def _tracking(facts: ClusterFacts) -> dict[str, tuple[bool, bool]] | None:
@@ -130,7 +123,7 @@ def _signals(event: str, process: str, facts: ClusterFacts, grace_s: int | None)
 def _kill(event: str, facts: ClusterFacts, grace_s: int | None) -> Window | None:
     if event in ("step_signal", "lead_signal"):
         return None
-    wait = float(kill_wait_s(facts))
+    wait = float(facts.kill_wait_s)
     if event == "preemption" and grace_s:
         return (grace_s + wait, grace_s + PERIOD_S + wait)
     return (wait, wait)

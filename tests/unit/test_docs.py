@@ -3,12 +3,14 @@
 import argparse
 import ast
 import html
+import inspect
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import get_origin
 
@@ -96,8 +98,9 @@ def test_every_field_is_in_the_reference(site: Path) -> None:
 
 def run_file_fields(section: type[BaseModel], path: str) -> Iterator[tuple[str, str]]:
     """Dotted name and sentence of every field, sections included."""
+    sentences = dict(_sentences(section))
     for name, field in section.model_fields.items():
-        yield f"{path}{name}", field.description or ""
+        yield f"{path}{name}", sentences[name]
         inner = field.annotation
         items = getattr(inner, "__args__", ())
         if items and isinstance(items[0], type) and issubclass(items[0], BaseModel):
@@ -105,6 +108,16 @@ def run_file_fields(section: type[BaseModel], path: str) -> Iterator[tuple[str, 
             yield from run_file_fields(items[0], place)
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from run_file_fields(inner, f"{path}{name}.")
+
+
+def _sentences(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    """Each field with the text below it."""
+    [found] = ast.parse(inspect.getsource(section)).body
+    assert isinstance(found, ast.ClassDef)
+    for pair in pairwise(found.body):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
+                yield name, inspect.cleandoc(sentence)
 
 
 def test_every_option_is_in_the_reference(site: Path) -> None:

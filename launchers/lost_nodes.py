@@ -1,0 +1,121 @@
+"""A job that Slurm ends with a dead node: the ranks that are left go at once, and it starts again soon.
+
+Left alone, they would wait for those that are gone until Slurm kills them after KillWait (30 s unless changed). And
+Slurm holds a job that it has requeued itself back for two minutes, unless a start time lies ahead when the job is over.
+The batch script sees to both; where it was on the dead node, the first rank of the second node.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..config.cluster import ClusterConfig
+from ..config.rundir import RunDir
+from .cluster_config import read_kill_wait
+from .rendezvous import Place
+from .scontrol import ControlRefused, JobControl
+from .slurm import Slurm, SlurmUnreachable
+
+_LEAVE_S = 8
+"""Seconds for ranks to see that a node is lost, and for Slurm to see that they are gone."""
+_MARGIN_S = 5
+_LOOK_S = 0.5
+_PATIENCE_S = 20.0  # of those who would be killed before long
+
+_UNUSED = ("down", "drain", "fail", "not_responding", "unknown", "reboot", "power")
+
+
+def unused_nodes(slurm: Slurm, nodes: Sequence[str]) -> list[str]:
+    """Those nodes that Slurm does not use now; none if it does not say."""
+    states = _states(slurm, nodes)
+    return [node for node in nodes if states.get(node, "").startswith(_UNUSED) or "*" in states.get(node, "")]
+
+
+def dead_nodes(slurm: Slurm, nodes: Sequence[str]) -> list[str]:
+    """Those nodes that Slurm has given up, with all that ran there; none if it does not say."""
+    states = _states(slurm, nodes)
+    return [node for node in nodes if states.get(node, "").startswith("down")]
+
+
+def _states(slurm: Slurm, nodes: Sequence[str]) -> dict[str, str]:
+    if not nodes:
+        return {}
+    try:
+        done = slurm.ask(["sinfo", "--noheader", "--Node", f"--nodes={','.join(nodes)}", "--format=%N %T"])
+    except SlurmUnreachable:
+        return {}
+    pairs = (line.split() for line in done.stdout.splitlines())
+    return {pair[0]: pair[1].lower() for pair in pairs if len(pair) == 2}
+
+
+def start_soon(run: RunDir, attempt: int, slurm: Slurm, job_id: str, dead: Sequence[str]) -> None:
+    """Have a job that is being ended start again as soon as it is over, if it was requeued; tell its ranks of `dead`.
+
+    Raises SlurmUnreachable, before the ranks are told: they would leave to no purpose.
+    """
+    seconds = _LEAVE_S if dead else read_kill_wait(slurm) + _MARGIN_S
+    try:
+        JobControl(slurm, job_id, _PATIENCE_S).update(StartTime=f"now+{seconds}seconds")
+    except ControlRefused:
+        return  # it was not requeued, or is over
+    if dead:
+        beside = run.lost_nodes(attempt).with_suffix(f".{os.getpid()}")
+        beside.write_text(f"{', '.join(dead)}\n", encoding="utf-8")
+        beside.rename(run.lost_nodes(attempt))
+
+
+class LostNodes:
+    """Ends this rank when Slurm ends the job since another node is dead. Make it in the main thread.
+
+    The main thread may wait in a collective for ranks that are gone, where no handler of Python's would ever run; so
+    the signal is read from a file descriptor, by a thread.
+    """
+
+    def __init__(
+        self, run: RunDir, attempt: int, place: Place, cluster: ClusterConfig, leave: Callable[[str], None]
+    ) -> None:
+        """`leave` is called in the thread, with why, and must not return."""
+        self._marker, self._leave = run.lost_nodes(attempt), leave
+        self._over = threading.Event()
+        self._look_after: Callable[[], None] = lambda: None
+        if place.is_deputy:
+            self._look_after = lambda: _stand_in(run, attempt, Slurm(cluster), place)
+        self._signals, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        threading.Thread(target=self._wait, name="lost-nodes", daemon=True).start()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        """From here on this rank ends by itself."""
+        self._over.set()
+
+    def _wait(self) -> None:
+        while signal.SIGTERM not in os.read(self._signals, 64):
+            pass
+        self._look_after()
+        while not self._over.wait(_LOOK_S):
+            dead = _read(self._marker)
+            if dead and not self._over.is_set():
+                self._leave(f"Slurm has given up a node of this job: {dead}")
+
+
+def _stand_in(run: RunDir, attempt: int, slurm: Slurm, place: Place) -> None:
+    """For the batch script, where its node is dead."""
+    dead = dead_nodes(slurm, place.hosts)
+    if place.hosts[0] in dead and place.job_id:
+        try:
+            start_soon(run, attempt, slurm, place.job_id, dead)
+        except SlurmUnreachable as error:
+            print(f"trainwright: {error}", flush=True)
+
+
+def _read(marker: Path) -> str:
+    try:
+        return marker.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
