@@ -1,14 +1,46 @@
-"""What is done to a run whose ranks wait after their fiftieth step."""
+"""What is done to a run, most of it while its ranks wait after their fiftieth step."""
 
 import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from trainwright.launchers.dev_cluster import faults
 from trainwright.launchers.processes import wait_until
 
 from .faulty_runs import ToyRun
+from .sites import Site
+
+
+def order(words: str, rank: int = 1) -> Callable[[Site, ToyRun], None]:
+    """A fault of the toy directory: of this rank's own doing."""
+    return lambda site, run: run.fault(rank, words)
+
+
+def until_told(run: ToyRun, timeout_s: float = 60) -> None:
+    """Wait until Slurm has told the ranks, or the batch script, to stop."""
+    log = run.run.batch_log(1)
+    assert wait_until(lambda: bool(run.events("stopping")) or "got SIG" in log.read_text(), timeout_s), run.explain()
+
+
+def preempt(run: ToyRun) -> None:
+    """Another job takes all nodes; returns once the first attempt has been told."""
+    run.slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--wrap=sleep 5")
+    until_told(run)
+
+
+def lose_node(site: Site, run: ToyRun, how: Callable[..., object], rank: int) -> None:
+    """Slurm gives up the node of a rank of the newest attempt; returns when another attempt has begun."""
+    before = run.attempts()
+    with how(site.names, run.hosts(before)[rank]):  # type: ignore[attr-defined]
+        assert wait_until(lambda: run.attempts() > before, 400, every_s=0.5), run.explain()
+
+
+def controller_away(site: Site, seconds: float) -> None:
+    """Slurm's controller is away, and comes back."""
+    faults.restart_controller(site.names, away_s=seconds)
 
 
 def when_told(run: ToyRun) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .conftest import User
 
 _Done = Callable[[ClusterNames, str], None]
-TWO_NODES = ("cluster.nodes=2", "cluster.ranks_per_node=1")
 
 
 @dataclass
@@ -31,11 +30,13 @@ class Site:
 
     names: ClusterNames
     project: ToyProject
+    engine: str
+    """What computes there: toy, or megatron."""
 
     def run(self, *overrides: str) -> ToyRun:
-        """A run over two nodes whose ranks wait after each fiftieth step of an attempt until they are released."""
+        """A run whose ranks wait after each fiftieth step of an attempt until they are released."""
         (self.project.folder / "faults" / "hold").touch()
-        return self.project.submit(*TWO_NODES, *overrides)
+        return self.project.submit(*overrides)
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def open_site(
     try:
         dev_cluster.up(folder, num_nodes=4, settings=settings)
         patch.setenv("TRAINWRIGHT_DEV_CLUSTER", str(folder))
-        yield Site(faults.names_of(folder), ToyProject.make(user, files, folder, engine))
+        yield Site(faults.names_of(folder), ToyProject.make(user, files, folder, engine), engine)
     finally:
         patch.undo()
         dev_cluster.down(folder)

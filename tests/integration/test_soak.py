@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainwright.launchers.dev_cluster import faults
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.processes import wait_until
 
+from .befall import controller_away, lose_node
 from .conftest import CLI
 from .faulty_runs import ToyRun, curve
 from .sites import Site, cut_off, killed, open_site
@@ -42,6 +42,8 @@ pytestmark = [
     pytest.mark.skipif(not CAMPAIGNS, reason="takes an hour: make soak"),
 ]
 _RUN = (
+    "cluster.nodes=2",
+    "cluster.ranks_per_node=1",
     f"train.steps={STEPS}",
     "checkpoint.every_steps=20",
     *(f"restarts.{cause}=1000" for cause in ("crashes", "nodes", "hangs", "without_progress")),
@@ -56,41 +58,24 @@ def _ask(site: Site, run: ToyRun, rank: int) -> None:
     run.slurm("scancel", "--signal=USR2", "--batch", run.job_id)
 
 
-def _kill_rank(site: Site, run: ToyRun, rank: int) -> None:
-    os.kill(run.pids(run.attempts())[rank], signal.SIGKILL)
-
-
 def _preempt(site: Site, run: ToyRun, rank: int) -> None:
     run.slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--wrap=sleep 1")
 
 
-def _order(words: str) -> Callable[[Site, ToyRun, int], None]:
-    return lambda site, run, rank: run.fault(rank, words)
-
-
-def _controller(site: Site, run: ToyRun, rank: int) -> None:
-    faults.restart_controller(site.names, away_s=2)
-
-
-def _node(lost: Callable[..., object]) -> Callable[[Site, ToyRun, int], None]:
-    def befall(site: Site, run: ToyRun, rank: int) -> None:
-        before = run.attempts()
-        with lost(site.names, run.hosts(before)[rank]):  # type: ignore[attr-defined]
-            assert wait_until(lambda: run.attempts() > before, _PATIENCE_S, every_s=0.5), run.explain()
-
-    return befall
+def _kill_rank(site: Site, run: ToyRun, rank: int) -> None:
+    os.kill(run.pids(run.attempts())[rank], signal.SIGKILL)
 
 
 KINDS: dict[str, tuple[Callable[[Site, ToyRun, int], None], str | None]] = {
     "asked": (_ask, "asked"),
     "killed rank": (_kill_rank, "crash"),
-    "killed in a save": (_order("kill-in-save"), "crash"),
-    "unhealthy node": (_order("exit 86"), "unhealthy node"),
-    "hang": (_order("hang"), "hang"),
+    "killed in a save": (lambda site, run, rank: run.fault(rank, "kill-in-save"), "crash"),
+    "unhealthy node": (lambda site, run, rank: run.fault(rank, "exit 86"), "unhealthy node"),
+    "hang": (lambda site, run, rank: run.fault(rank, "hang"), "hang"),
     "preemption": (_preempt, "preemption"),
-    "dead node": (_node(killed), "node failure"),
-    "node cut off": (_node(cut_off), "node failure"),
-    "controller away": (_controller, None),
+    "dead node": (lambda site, run, rank: lose_node(site, run, killed, rank), "node failure"),
+    "node cut off": (lambda site, run, rank: lose_node(site, run, cut_off, rank), "node failure"),
+    "controller away": (lambda site, run, rank: controller_away(site, 2), None),
 }
 """Name -> what is done, and the cause that the ledger must name (None: nothing ends)."""
 
