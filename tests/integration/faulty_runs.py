@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .conftest import User
 
 TOY = Path(__file__).with_name("toy")
+_LOOK_S = 4.0  # a command takes half a second of a core
 EVERY = 40
 """Steps between checkpoints."""
 _RUN = """\
@@ -154,7 +155,7 @@ class ToyRun:
             if now["state"] in ("finished", "failed", "cancelled"):
                 return now
             assert time.monotonic() < deadline, self.explain()
-            time.sleep(1)
+            time.sleep(_LOOK_S)
 
     def causes(self) -> list[str]:
         """Cause of the end of each attempt, in order."""

@@ -30,12 +30,14 @@ pytestmark = [
 ]
 _RUN = (
     "cluster.nodes=2",
-    "cluster.ranks_per_node=2",
     "train.steps=60",
     "checkpoint.every_steps=20",
     "restarts.hang_after_s=60",  # longer than Slurm takes to give up a node
 )
-_MEGATRON = ("parallelism.tensor=2", "parallelism.pipeline=2")
+_OF_ENGINE = {
+    "toy": ("cluster.ranks_per_node=1",),
+    "megatron": ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2"),
+}
 _SHORT = ("cluster.time_limit=00:02:00",)
 _LAST = 40
 """Step of the last checkpoint before the fault."""
@@ -51,12 +53,17 @@ class Cell:
     lost: bool = True
     """Steps since the last checkpoint are done again."""
     node: int | None = None
-    """The rank whose node Slurm gives up."""
+    """Of the job's two nodes the one that Slurm gives up."""
     overrides: tuple[str, ...] = ()
 
 
-def _node(how: Callable[..., object], rank: int) -> Cell:
-    return Cell(lambda site, run: lose_node(site, run, how, rank), "node failure", node=rank)
+def _node(how: Callable[..., object], node: int) -> Cell:
+    return Cell(lambda site, run: lose_node(site, run, how, _rank_of(run, node)), "node failure", node=node)
+
+
+def _rank_of(run: ToyRun, node: int) -> int:
+    """The first rank of a node."""
+    return node * len(run.hosts(1)) // 2
 
 
 CELLS = {
@@ -70,9 +77,9 @@ CELLS = {
     "unhealthy node": Cell(order("exit 86"), "unhealthy node"),
     "full disk": Cell(order("full"), "full disk"),
     "hang": Cell(order("hang"), "hang"),
-    "dead node": _node(killed, 2),
+    "dead node": _node(killed, 1),
     "dead batch host": _node(killed, 0),
-    "node cut off": _node(cut_off, 2),
+    "node cut off": _node(cut_off, 1),
     "controller away": Cell(lambda site, run: controller_away(site, 10), None, lost=False),
 }
 # User signal at preemption, grace time, accounts kept. Slurm's default KillWait is 30 s, JobRequeue 1.
@@ -104,7 +111,7 @@ def site(
 
 
 def _start(site: Site, *overrides: str) -> ToyRun:
-    return site.run(*_RUN, *(_MEGATRON if site.engine == "megatron" else ()), *overrides)
+    return site.run(*_RUN, *_OF_ENGINE[site.engine], *overrides)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +143,7 @@ def test_cell(name: str, site: Site, reference: dict[int, float]) -> None:
         assert repeated(run.run) == []
     print(f"{name}: {run.attempts()} attempts, {len(run.events('commit'))} checkpoints")
     if cell.node is not None:
-        _check_another_node(site, run, run.hosts(1)[cell.node])
+        _check_another_node(site, run, run.hosts(1)[_rank_of(run, cell.node)])
 
 
 def _check_another_node(site: Site, run: ToyRun, lost: str) -> None:
