@@ -32,6 +32,11 @@ def verdicts(events: Sequence[Event]) -> dict[int, int]:
     return {event.fields["rank"]: event.fields["code"] for event in events if event.event == "verdict"}
 
 
+def began(events: Sequence[Event]) -> float:
+    """When the attempt of these events began, seconds since the epoch; 0 if it never said so."""
+    return min((event.time for event in events if event.event == "nodes"), default=0.0)
+
+
 def submission_of(events: Sequence[Event], attempt: int) -> tuple[int, dict[str, object]]:
     """Number of the attempt that was submitted when this one started, and the fields of its `submit`; (attempt, {}) if
     nothing was recorded."""

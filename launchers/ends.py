@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from ..config.verdicts import DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
@@ -164,6 +165,18 @@ def _ranks(text: str) -> list[int]:
 def failed_nodes(batch_log: str) -> list[str]:
     """Nodes that srun said had failed."""
     return list(dict.fromkeys(host.rstrip(",:") for host in _NODE_FAILED.findall(batch_log)))
+
+
+def words_since(batch_log: str, began: float) -> str:
+    """Lines in which Slurm says that it ended the job, at `began` (seconds since the epoch) or later."""
+    lines = (match for match in _SLURM_ENDED.finditer(batch_log))
+    return "".join(f"{match.group()}\n" for match in lines if _when(match.group()) >= int(began))
+
+
+def _when(line: str) -> float:
+    """Slurm prints local time without a zone."""
+    found = re.search(r"CANCELLED AT (\S+)", line)
+    return datetime.fromisoformat(found.group(1)).timestamp() if found else 0.0
 
 
 def slurm_reason(batch_log: str) -> str | None:

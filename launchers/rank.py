@@ -39,14 +39,15 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     ledger = LedgerWriter(run, attempt, f"rank-{place.rank:05d}")
     ledger.write("start", **_who(place))
     hung = partial(_hung, run, ledger, attempt, place.rank)
-    lost = partial(_leave, ledger, place.rank, CRASHED)
+    lost = partial(_leave, run, ledger, attempt, place.rank, CRASHED)
     code, message = _train(run, attempt, place, signals, hung, lost)
     ledger.write("verdict", rank=place.rank, code=code, message=message)
     # Children ignore SIGTERM, so the interpreter would wait for them for ever, and the step with it.
     kill_descendants(os.getpid())
     signals.ignore()
     ledger.write("exit", rank=place.rank, code=code)
-    if code and code != SAVED:  # srun ends the others when one fails, but those that saved leave by themselves
+    # srun ends the others when one fails, but those that saved leave by themselves
+    if code and code != SAVED and not _superseded(run, attempt):
         raise TaskEnded(code, message or f"rank {place.rank} ended with {code}")
     return code
 
@@ -62,15 +63,24 @@ def _hung(run: RunDir, ledger: LedgerWriter, attempt: int, rank: int, message: s
         silent = who["host"] == socket.gethostname() and who["rank"] not in reported
         if silent and is_alive(who["pid"], who["pid_start_time"]):
             os.kill(who["pid"], signal.SIGKILL)
-    _leave(ledger, rank, HUNG, message)
+    _leave(run, ledger, attempt, rank, HUNG, message)
 
 
-def _leave(ledger: LedgerWriter, rank: int, code: int, message: str) -> None:
+def _leave(run: RunDir, ledger: LedgerWriter, attempt: int, rank: int, code: int, message: str) -> None:
     """End this process, whatever its main thread waits for."""
     ledger.write("verdict", rank=rank, code=code, message=message)
     kill_descendants(os.getpid())
     ledger.write("exit", rank=rank, code=code)
-    os._exit(code)
+    os._exit(0 if _superseded(run, attempt) else code)
+
+
+def _superseded(run: RunDir, attempt: int) -> bool:
+    """Whether the job was started again, since Slurm did not reach this node.
+
+    A rank that fails then must not say so: its srun would end the job's step, which is that of its successors, as soon
+    as the node is reached again.
+    """
+    return run.attempts()[-1] > attempt
 
 
 def _train(

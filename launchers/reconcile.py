@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
-from .attempts import verdicts
-from .ends import Cause, EndFacts, cause_of, slurm_reason
+from .attempts import began, verdicts
+from .ends import Cause, EndFacts, cause_of, slurm_reason, words_since
 from .hangs import name_hang
 from .healing import exclude
 from .logs import read_log
@@ -28,7 +28,8 @@ def reconcile(run: RunDir, first: int, attempt: int) -> None:
 def _judge(run: RunDir, first: int, before: int, attempt: int, events: Sequence[Event]) -> None:
     config = load_frozen(run.attempt_yaml(before))
     # Slurm's own words are in the file that sbatch was given, the first attempt's; srun's are in the attempt's own.
-    said = read_log(run.batch_log(before)) or read_log(run.batch_log(first))
+    by_slurm = words_since(read_log(run.batch_log(first)), began(events))
+    said = read_log(run.batch_log(before)) + by_slurm
     dead = unused_nodes(Slurm(config.cluster), _nodes(events))
     cause = _cause(
         EndFacts(step_code=1, verdicts=verdicts(events), world_size=config.cluster.world_size, batch_log=said)
@@ -36,7 +37,7 @@ def _judge(run: RunDir, first: int, before: int, attempt: int, events: Sequence[
     if cause == "hang" and dead:  # its ranks went on there, and waited in vain for those that Slurm had ended
         cause = "node failure"
     if cause == "crash":
-        reason = slurm_reason(read_log(run.batch_log(first)))
+        reason = slurm_reason(by_slurm)
         # Slurm starts a job again after these three and after a failed node, which alone leaves no line.
         cause = "node failure" if dead or reason is None else _REASONS.get(reason, "node failure")
     ledger = LedgerWriter(run, before, f"found-by-{attempt:04d}")

@@ -24,7 +24,7 @@ from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..config.verdicts import HUNG, UNHEALTHY
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
-from .attempts import claim, past_of, submission_of, verdicts
+from .attempts import began, claim, past_of, submission_of, verdicts
 from .decision import Decision, decide
 from .ends import (
     TERMINATED,
@@ -36,6 +36,7 @@ from .ends import (
     failed_nodes,
     first_failure,
     slurm_reason,
+    words_since,
 )
 from .hangs import name_hang
 from .healing import exclude, exclusions, requeue
@@ -135,6 +136,8 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
     events = [event for event in all_events if event.attempt == attempt]
     control = _control(run)
     said = read_log(run.batch_log(attempt))
+    if attempt > first:  # Slurm's own words are in the file that sbatch was given, the first attempt's
+        said += words_since(read_log(run.batch_log(first)), began(events))
     cancelled = any(event.event == "cancel" and event.attempt >= first for event in all_events)
     facts = EndFacts(
         step_code=step_code,

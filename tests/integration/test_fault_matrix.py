@@ -38,7 +38,7 @@ _OF_ENGINE = {
     "toy": ("cluster.ranks_per_node=1",),
     "megatron": ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2"),
 }
-_SHORT = ("cluster.time_limit=00:02:00",)
+_SHORT = ("cluster.time_limit=00:03:00",)
 _LAST = 40
 """Step of the last checkpoint before the fault."""
 
@@ -80,6 +80,7 @@ CELLS = {
     "dead node": _node(killed, 1),
     "dead batch host": _node(killed, 0),
     "node cut off": _node(cut_off, 1),
+    "batch host cut off": _node(cut_off, 0),
     "controller away": Cell(lambda site, run: controller_away(site, 10), None, lost=False),
 }
 # User signal at preemption, grace time, accounts kept. Slurm's default KillWait is 30 s, JobRequeue 1.

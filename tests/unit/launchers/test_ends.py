@@ -1,5 +1,6 @@
 """Why an attempt ended, from srun's words, Slurm's words, the ranks' verdicts and the signal that was caught."""
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from trainwright.launchers.ends import (
     failed_nodes,
     first_failure,
     slurm_reason,
+    words_since,
 )
 from trainwright.launchers.scontrol import JobDetails, parse_job
 
@@ -61,6 +63,13 @@ def test_first_failure(log: str, failure: Failure | None) -> None:
 )
 def test_slurm_reason(log: str, reason: str | None) -> None:
     assert slurm_reason(log) == reason
+
+
+def test_what_slurm_said_of_earlier_attempts_is_not_of_this_one() -> None:
+    began = datetime.fromisoformat("2026-11-24T06:03:00.5").timestamp()
+    assert words_since(_SCANCEL + "hello\n" + _PREEMPTED, began) == _PREEMPTED.partition(": ")[2]
+    assert slurm_reason(words_since(_PREEMPTED + _SCANCEL, began)) == "preemption"
+    assert words_since(_SCANCEL, began) == ""
 
 
 def test_codes_that_only_srun_saw() -> None:
