@@ -18,7 +18,7 @@ from .rendezvous import Place
 from .scontrol import ControlRefused, JobControl
 from .slurm import Slurm, SlurmUnreachable
 
-_LEAVE_S = 8
+_LEAVE_S = 15
 """Seconds for ranks to see that a node is lost, and for Slurm to see that they are gone."""
 _MARGIN_S = 5
 _LOOK_S = 0.5

@@ -5,10 +5,10 @@
     python -m trainwright.launchers.supervisor end RUN_DIR ATTEMPT CODE [--signal NAME] [--message TEXT]
 
 `begin` prints the number of the attempt that starts (FIRST is the one that was submitted) and for how many seconds its
-ranks may run (0: no limit), or ends with 1 if the job shall not start again. `ending` is asked when Slurm ends the job:
-it may have requeued it itself, and is asked not to hold it back then. `end` records why the attempt ended,
-requeues the job if the run goes on, and exits with the code that the end means: the verdict of the rank that failed
-first, else CODE.
+ranks may run (0: no limit). If the job shall not start again it prints nothing, and ends with 0 if the run is finished,
+else with 1. `ending` is asked when Slurm ends the job: it may have requeued it itself, and is asked not to hold it back
+then. `end` records why the attempt ended, requeues the job if the run goes on, and exits with the code that the end
+means: the verdict of the rank that failed first, else CODE.
 """
 
 import argparse
@@ -95,9 +95,10 @@ def begin(run: RunDir, first: int) -> int:
         past = past_of(read_ledger(run), first)
         decision = decide(past, load_frozen(run.attempt_yaml(attempt)).restarts) if past else None
         if decision and not decision.restart:
-            _refuse(ledger, decision)
+            code = 0 if past[-1].cause == "finished" else 1
+            _refuse(ledger, decision, code)
             drop_keys(run.jobs)
-            return 1
+            return code
     print(attempt, _seconds_left(details))
     return 0
 
@@ -110,10 +111,13 @@ def _seconds_left(details: JobDetails | None) -> int:
     return max(1, round(left_s - min(_REQUEUE_S, left_s / 4)))
 
 
-def _refuse(ledger: LedgerWriter, decision: Decision) -> None:
-    """Slurm started the job again by itself, but its budget is used, or somebody has cancelled the run."""
+def _refuse(ledger: LedgerWriter, decision: Decision, code: int) -> None:
+    """Slurm started the job again by itself, but its budget is used, somebody has cancelled the run, or it is finished:
+    a node died right after its last step."""
     print(f"trainwright: not started again: {decision.why}", file=sys.stderr)
-    ledger.write("exit", code=1, step_code=1, signal="", message=f"not started again: {decision.why}", failure=None)
+    ledger.write(
+        "exit", code=code, step_code=code, signal="", message=f"not started again: {decision.why}", failure=None
+    )
 
 
 def is_ending(run: RunDir, attempt: int) -> int:

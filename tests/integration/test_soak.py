@@ -32,7 +32,7 @@ SEED = int(os.environ.get("SOAK_SEED", "0"))
 ENGINE = os.environ.get("SOAK_ENGINE", "toy")
 FAULTS = 10
 """Faults in a campaign."""
-STEPS = 2000 if ENGINE == "toy" else 600
+STEPS = 3000 if ENGINE == "toy" else 600
 """Ten faults take fewer; a step of the toy engine takes 0.05 s."""
 _PATIENCE_S = 400.0
 pytestmark = [
@@ -115,9 +115,9 @@ def _befall(site: Site, run: ToyRun, kinds: Sequence[str], draw: random.Random) 
     causes = []
     for kind in kinds:
         befall, cause = KINDS[kind]
-        before = run.attempts()
         steps = draw.randint(1, 45)
         _wait_for(run, lambda steps=steps: _has_done(run, steps))
+        before = run.attempts()
         time.sleep(draw.uniform(0, 0.1))
         befall(site, run, draw.randrange(2 if ENGINE == "toy" else 4))
         if cause is not None:

@@ -64,7 +64,7 @@ def test_the_second_nodes_first_rank_stands_in_for_a_dead_batch_host(
     for process in (other, deputy):
         said, _ = process.communicate(timeout=30)
         assert (process.returncode, said) == (7, "Slurm has given up a node of this job: n1\n")
-    assert (tmp_path / "asked").read_text() == "update JobId=7 StartTime=now+8seconds\n"
+    assert (tmp_path / "asked").read_text() == "update JobId=7 StartTime=now+15seconds\n"
 
 
 @pytest.mark.parametrize("states", ["n1 mixed\\nn2 mixed", "n1 mixed*\\nn2 mixed", "n1 mixed\\nn2 down"])
