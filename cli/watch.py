@@ -58,13 +58,13 @@ def _jobs(runs: "list[RunDir]") -> "tuple[list[list[Step]], dict[str, str]]":
     """What was done in each cluster, one squeue for all its jobs, and the state of each run."""
     from ..config.loading import load_frozen
     from ..launchers.status import read_statuses
-    from ..launchers.watch import look
+    from ..launchers.watch import look, waits_on_purpose
 
     clusters: dict[str | None, tuple[ClusterConfig, list[str]]] = {}
     states: dict[str, str] = {}
     for found, now in zip(runs, read_statuses(runs), strict=True):
         states[str(found.path)] = now.state
-        if now.job_id and now.state not in _OVER:
+        if now.job_id and now.state not in _OVER and not waits_on_purpose(found):
             cluster = load_frozen(found.run_yaml).cluster
             clusters.setdefault(cluster.slurm_conf, (cluster, []))[1].append(now.job_id)
     return [look(cluster, job_ids) for cluster, job_ids in clusters.values()], states

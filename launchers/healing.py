@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 from ..config.rundir import RunDir
 from ..tracking.ledger import LedgerWriter, read_ledger
+from .ends import Cause
 from .scontrol import ControlRefused, JobControl, host_list
 
 _START_IN_S = 5
 """Seconds for the batch script to end."""
+_PAUSE_S = 120
+"""What Slurm itself takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,19 @@ def exclusions(run: RunDir) -> list[Exclusion]:
     return [entry for entry in newest.values() if entry.until > time.time()]
 
 
-def requeue(control: JobControl, excluded: Sequence[str]) -> str:
-    """Requeue the job; an empty string, or what Slurm said against it.
+def start_in_s(run: RunDir, attempt: int, cause: Cause) -> int:
+    """Seconds until a job may start again: two minutes after a crash before the first step.
+
+    What ended the ranks may be there still. It may be Slurm itself: a node that answered late is ordered once more,
+    up to a minute later, to end the job of that number, which is the next attempt then.
+    """
+    metrics = run.metrics(attempt)
+    stepped = metrics.is_file() and metrics.stat().st_size > 0
+    return _START_IN_S if stepped or cause != "crash" else _PAUSE_S
+
+
+def requeue(control: JobControl, excluded: Sequence[str], seconds: int) -> str:
+    """Requeue the job, to start after so many seconds; an empty string, or what Slurm said against it.
 
     Slurm may have requeued it already, after a preemption or with a failed node: then only the start time and the
     nodes are left to set.
@@ -58,7 +72,7 @@ def requeue(control: JobControl, excluded: Sequence[str]) -> str:
     try:
         if excluded:
             control.update(ExcNodeList=host_list(excluded))
-        control.update(StartTime=f"now+{_START_IN_S}seconds")
+        control.update(StartTime=f"now+{seconds}seconds")
     except ControlRefused as refused:  # it starts nevertheless, later or there
         return f"requeued, but {refused}"
     return ""

@@ -39,7 +39,7 @@ from .ends import (
     words_since,
 )
 from .hangs import name_hang
-from .healing import exclude, exclusions, requeue
+from .healing import exclude, exclusions, requeue, start_in_s
 from .keys import drop_keys
 from .logs import read_log
 from .lost_nodes import dead_nodes, start_soon
@@ -170,7 +170,7 @@ def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) ->
             exclude(ledger, [host], f"{cause}: {words}" if words else cause, config.restarts.exclude_hours)
     code = _write_exit(ledger, facts, cause, why=decision.why if control else "", requeued=goes_on)
     if goes_on and control:
-        _go_on(run, control, ledger, decision)
+        _go_on(run, control, ledger, decision, start_in_s(run, attempt, cause))
     else:
         drop_keys(run.jobs)
     return code
@@ -198,15 +198,15 @@ def _write_exit(ledger: LedgerWriter, facts: EndFacts, cause: Cause, why: str, r
     return code
 
 
-def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Decision) -> None:
+def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Decision, seconds: int) -> None:
     """Requeue. The end is recorded by now: a requeue ends this process too, as soon as Slurm loses patience."""
     config = load_frozen(run.run_yaml).cluster
     hosts = [*expand_hosts(config.exclude or ""), *(entry.host for entry in exclusions(run))]
     try:
-        trouble = requeue(control, hosts)
+        trouble = requeue(control, hosts, seconds)
     except (ControlRefused, SlurmUnreachable) as error:
         trouble = str(error)
-    ledger.write("requeue", why=decision.why, trouble=trouble)
+    ledger.write("requeue", why=decision.why, trouble=trouble, not_before=time.time() + seconds)
     print(f"trainwright: {decision.why}{f' ({trouble})' if trouble else ''}", file=sys.stderr)
 
 

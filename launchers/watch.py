@@ -3,10 +3,13 @@
 Slurm requeues such a job and holds it back for two minutes, or for ever if a node could not start it.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..config.cluster import ClusterConfig
+from ..config.rundir import RunDir
+from ..tracking.ledger import read_ledger
 from .scontrol import ControlRefused, JobControl
 from .slurm import JobInfo, Slurm
 
@@ -29,6 +32,12 @@ def what_to_do(job: JobInfo) -> str:
     if any(words.replace("_", " ").lower() in reason.lower() for words in _HELD_BY_SLURM):
         return "release"
     return "start" if reason == "BeginTime" else ""
+
+
+def waits_on_purpose(run: RunDir) -> bool:
+    """Whether the run's supervisor wants its job to start later than now."""
+    wanted = [event.fields.get("not_before", 0.0) for event in read_ledger(run) if event.event == "requeue"]
+    return bool(wanted) and wanted[-1] > time.time()
 
 
 def look(cluster: ClusterConfig, job_ids: Sequence[str]) -> list[Step]:

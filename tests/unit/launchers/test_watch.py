@@ -1,12 +1,16 @@
 """Which waiting jobs `watch` helps along."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from trainwright.config.cluster import ClusterConfig
+from trainwright.config.rundir import RunDir
+from trainwright.launchers.healing import start_in_s
 from trainwright.launchers.slurm import JobInfo, SlurmUnreachable
-from trainwright.launchers.watch import Step, look, what_to_do
+from trainwright.launchers.watch import Step, look, waits_on_purpose, what_to_do
+from trainwright.tracking.ledger import LedgerWriter
 
 from .conftest import write_command
 
@@ -47,3 +51,19 @@ def test_a_refusal_is_told_and_a_silent_controller_is_the_callers(commands: Path
     write_command(commands, "squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmUnreachable):
         look(ClusterConfig(), ["7"])
+
+
+def test_a_job_that_crashed_before_its_first_step_is_left_its_two_minutes(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.telemetry.mkdir(parents=True)
+    attempt = run.next_attempt()
+    assert not waits_on_purpose(run)
+    assert start_in_s(run, attempt, "node failure") == 5
+    seconds = start_in_s(run, attempt, "crash")
+    assert seconds == 120
+    LedgerWriter(run, attempt, "supervisor").write("requeue", why="", trouble="", not_before=time.time() + seconds)
+    assert waits_on_purpose(run)
+    run.metrics(attempt).write_text("{}\n")
+    assert start_in_s(run, attempt, "crash") == 5
+    LedgerWriter(run, attempt, "supervisor").write("requeue", why="", trouble="", not_before=time.time() - 1)
+    assert not waits_on_purpose(run)
