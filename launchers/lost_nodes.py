@@ -62,8 +62,17 @@ def start_soon(run: RunDir, attempt: int, slurm: Slurm, job_id: str, dead: Seque
         return  # it was not requeued, or is over
     if dead:
         beside = run.lost_nodes(attempt).with_suffix(f".{os.getpid()}")
-        beside.write_text(f"{', '.join(dead)}\n", encoding="utf-8")
+        beside.write_text("".join(f"{node}\n" for node in dead), encoding="utf-8")
         beside.rename(run.lost_nodes(attempt))
+
+
+def is_superseded(run: RunDir, attempt: int) -> bool:
+    """Whether Slurm has given up this node, or started the job again since.
+
+    A rank that fails then must not say so: its srun would end the job's step, which is that of its successors, as soon
+    as the node is reached again.
+    """
+    return run.attempts()[-1] > attempt or os.environ.get("SLURMD_NODENAME") in _read(run.lost_nodes(attempt))
 
 
 class LostNodes:
@@ -101,7 +110,7 @@ class LostNodes:
         while not self._over.wait(_LOOK_S):
             dead = _read(self._marker)
             if dead and not self._over.is_set():
-                self._leave(f"Slurm has given up a node of this job: {dead}")
+                self._leave(f"Slurm has given up a node of this job: {', '.join(dead)}")
 
 
 def _stand_in(run: RunDir, attempt: int, slurm: Slurm, place: Place) -> None:
@@ -114,8 +123,8 @@ def _stand_in(run: RunDir, attempt: int, slurm: Slurm, place: Place) -> None:
             print(f"trainwright: {error}", flush=True)
 
 
-def _read(marker: Path) -> str:
+def _read(marker: Path) -> list[str]:
     try:
-        return marker.read_text(encoding="utf-8").strip()
+        return marker.read_text(encoding="utf-8").split()
     except OSError:
-        return ""
+        return []

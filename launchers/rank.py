@@ -16,7 +16,7 @@ from ..config.rundir import RunDir
 from ..config.verdicts import CRASHED, DISK_REFUSED, DO_NOT_RESTART, HUNG, SAVED, UNHEALTHY
 from ..tracking.hang_reports import reported_ranks
 from ..tracking.ledger import LedgerWriter, read_ledger
-from .lost_nodes import LostNodes
+from .lost_nodes import LostNodes, is_superseded
 from .processes import is_alive, kill_descendants, start_time
 from .rendezvous import Place, join, place_from
 from .stop_signals import StopSignals
@@ -47,7 +47,7 @@ def run_attempt(run_dir: str, attempt: int) -> int:
     signals.ignore()
     ledger.write("exit", rank=place.rank, code=code)
     # srun ends the others when one fails, but those that saved leave by themselves
-    if code and code != SAVED and not _superseded(run, attempt):
+    if code and code != SAVED and not is_superseded(run, attempt):
         raise TaskEnded(code, message or f"rank {place.rank} ended with {code}")
     return code
 
@@ -71,16 +71,7 @@ def _leave(run: RunDir, ledger: LedgerWriter, attempt: int, rank: int, code: int
     ledger.write("verdict", rank=rank, code=code, message=message)
     kill_descendants(os.getpid())
     ledger.write("exit", rank=rank, code=code)
-    os._exit(0 if _superseded(run, attempt) else code)
-
-
-def _superseded(run: RunDir, attempt: int) -> bool:
-    """Whether the job was started again, since Slurm did not reach this node.
-
-    A rank that fails then must not say so: its srun would end the job's step, which is that of its successors, as soon
-    as the node is reached again.
-    """
-    return run.attempts()[-1] > attempt
+    os._exit(0 if is_superseded(run, attempt) else code)
 
 
 def _train(

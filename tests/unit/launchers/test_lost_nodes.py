@@ -9,7 +9,7 @@ import pytest
 
 from trainwright.config.cluster import ClusterConfig
 from trainwright.config.rundir import RunDir
-from trainwright.launchers.lost_nodes import start_soon
+from trainwright.launchers.lost_nodes import is_superseded, start_soon
 from trainwright.launchers.slurm import Slurm
 
 from .conftest import write_command
@@ -88,3 +88,16 @@ def test_a_job_that_lives_on_is_not_told_of_dead_nodes(run: RunDir, commands: Pa
     write_command(commands, "scontrol", "echo 'Job is no longer pending execution' >&2; exit 1")
     start_soon(run, 1, slurm, "7", ["n1"])
     assert not run.lost_nodes(1).exists()
+
+
+def test_what_comes_back_with_a_node_says_nothing(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    assert not is_superseded(run, 1)
+    run.lost_nodes(1).write_text("n10\nn2\n")
+    assert not is_superseded(run, 1)
+    run.lost_nodes(1).write_text("n2\nn1\n")
+    assert is_superseded(run, 1)
+    run.lost_nodes(1).unlink()
+    run.next_attempt()
+    assert is_superseded(run, 1)
+    assert not is_superseded(run, 2)
