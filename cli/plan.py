@@ -74,7 +74,7 @@ def plan_text(plan: "Plan") -> str:
     ]
     for place in plan.ranks:
         numbers = f"{place.rank:>6} {place.node:>5} {place.tensor:>7} {place.data:>5} {place.pipeline:>9}"
-        layers = f"{place.first_layer}-{place.last_layer}"
+        layers = ",".join(f"{first}-{last}" for first, last in place.layers)
         experts = f"  {place.first_expert}-{place.last_expert}" if sparse else ""
         lines.append(f"{numbers}  {layers:<6}{experts}".rstrip())
     if plan.job:

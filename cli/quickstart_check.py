@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from ..config.errors import UserError
-from ..config.layout import layout_of
+from ..config.layout_rules import layout_of
 from ..config.loading import load_run
 from ..config.model import read_model
 

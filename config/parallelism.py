@@ -1,6 +1,6 @@
 """The `parallelism` section: how ranks share the model."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,12 @@ class ParallelismConfig(Section):
     """Tensor parallel size: ranks that share each matrix."""
     pipeline: int = Field(default=1, ge=1)
     """Pipeline parallel size: stages that share the layers."""
+    virtual_pipeline: int = Field(default=1, ge=1)
+    """Virtual pipeline size: runs of layers that each stage holds, so that stages wait less for each other (interleaved
+    schedule). The micro batches of a step must be a multiple of pipeline then."""
+    stage_layers: list[Annotated[int, Field(ge=1)]] | None = None
+    """Layers of each stage in the model's order, such as [7, 8, 8, 5]; with virtual_pipeline of each run of layers, the
+    first of stage 0, the first of stage 1, and so on. null: all the same."""
     expert: int = Field(default=1, ge=1)
     """Expert parallel size: data parallel ranks that share the experts of each layer."""
     expert_tensor: int = Field(default=1, ge=1)

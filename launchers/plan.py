@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config.errors import UserError
-from ..config.layout import Layout, layout_of
+from ..config.layout import Layout
+from ..config.layout_rules import layout_of
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
@@ -32,8 +33,8 @@ class RankPlace:
     tensor: int
     data: int
     pipeline: int
-    first_layer: int
-    last_layer: int
+    layers: list[tuple[int, int]]
+    """First and last layer of each chunk that it holds."""
     first_expert: int | None
     last_expert: int | None
     """Experts that it holds of each layer; None if the model has none."""
@@ -169,7 +170,6 @@ def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]
     places = []
     for rank in range(layout.world_size):
         place = layout.coordinates(rank)
-        layers = layout.layers_of(place.pipeline, model.num_layers)
         experts = layout.experts_of(place, model.experts.num_experts) if model.experts else None
         places.append(
             RankPlace(
@@ -178,8 +178,7 @@ def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]
                 tensor=place.tensor,
                 data=place.data,
                 pipeline=place.pipeline,
-                first_layer=layers.start,
-                last_layer=layers.stop - 1,
+                layers=[(span.start, span.stop - 1) for span in layout.stage_layers(place.pipeline, model.num_layers)],
                 first_expert=experts.start if experts else None,
                 last_expert=experts.stop - 1 if experts else None,
             )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from ..config.cluster import ClusterConfig
 from ..config.errors import FoundBad, UserError
-from ..config.layout import Layout, layout_of
+from ..config.layout import Layout
+from ..config.layout_rules import layout_of
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir

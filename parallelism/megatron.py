@@ -4,7 +4,7 @@ Imported only after compat.prepare().
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,11 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
+from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import Float16Module
 
 from ..config.layout import Layout
@@ -44,19 +46,25 @@ class MegatronEngine:
         initialize_groups(layout)
         tensor_parallel.model_parallel_cuda_manual_seed(run.train.seed % 2**31)
         config = transformer_config(run, model, layout)
+        self._chunks = [self._build(config, number) for number in range(layout.virtual_pipeline)]
+        self._gpts = {chunk: unwrap(chunk) for chunk in self._chunks}
+        self._optimizer = get_megatron_optimizer(_optimizer_config(run), self._chunks)
+        config.finalize_model_grads_func = finalize_model_grads
+        self._state = MegatronState([*self._gpts.values()], self._optimizer, model, layout, self._place)
+        self._routers = Routers(self._chunks, run, model) if model.experts else None
+        self._forward_backward = get_forward_backward_func()
+
+    def _build(self, config: TransformerConfig, number: int) -> DistributedDataParallel:
+        """One chunk of this rank's layers with its gradient buffers."""
+        run, restart = self._run, self._run.data.reset_positions
         chunk: torch.nn.Module = build_model(
-            config, model, layout, self._place, reset_positions=run.data.reset_positions
+            config, self._model, self._layout, self._place, number, reset_positions=restart
         )
         chunk.to(self._device)
-        self._gpt = chunk
         if run.train.precision == "bf16":
             chunk = Float16Module(config, chunk)
-        self._ddp = DistributedDataParallel(config, _ddp_config(run), chunk)
-        self._optimizer = get_megatron_optimizer(_optimizer_config(run), [self._ddp])
-        config.finalize_model_grads_func = finalize_model_grads
-        self._state = MegatronState(self._gpt, self._optimizer, model, layout, self._place)
-        self._routers = Routers(chunk, run, model) if model.experts else None
-        self._forward_backward = get_forward_backward_func()
+        # Of several chunks only the first one's gradients are cut into buckets, as in megatron-core's own training.
+        return DistributedDataParallel(config, _ddp_config(run), chunk, disable_bucketing=number > 0)
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """See Engine."""
@@ -71,8 +79,9 @@ class MegatronEngine:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
             group["weight_decay"] = self._run.train.optimizer.weight_decay * group.get("wd_mult", 1.0)
-        self._ddp.train()
-        self._ddp.zero_grad_buffer()
+        for chunk in self._chunks:
+            chunk.train()
+            chunk.zero_grad_buffer()
         self._optimizer.zero_grad()
         if self._routers:
             self._routers.begin_step(samples)
@@ -83,7 +92,11 @@ class MegatronEngine:
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine. Runs the pipeline once per sequence; tensor ranks' vocabulary slices are gathered."""
-        self._ddp.eval()
+        for chunk in self._chunks:
+            chunk.eval()
+        # With virtual stages a pipeline takes its micro batches in groups of one for each stage.
+        count = len(tokens) if self._layout.virtual_pipeline == 1 else _up_to(len(tokens), self._layout.pipeline)
+        rows = torch.from_numpy(np.resize(tokens, (count, tokens.shape[1]))).to(self._device)
         collected: list[torch.Tensor] = []
 
         def forward(iterator: Iterator[torch.Tensor], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
@@ -99,14 +112,14 @@ class MegatronEngine:
         with torch.no_grad():
             self._forward_backward(
                 forward_step_func=forward,
-                data_iterator=iter(torch.split(torch.from_numpy(tokens).to(self._device), 1)),
-                model=[self._ddp],
-                num_microbatches=len(tokens),
+                data_iterator=self._for_each_chunk(lambda: iter(torch.split(rows, 1))),
+                model=self._chunks,
+                num_microbatches=count,
                 seq_length=tokens.shape[1],
                 micro_batch_size=1,
                 forward_only=True,
             )
-        return torch.cat(collected).numpy() if collected else None
+        return torch.cat(collected)[: len(tokens)].numpy() if collected else None
 
     def _update(self) -> tuple[bool, float]:
         """Clip and step if the gradient is finite; (applied, norm before clipping), equal on all ranks.
@@ -129,8 +142,8 @@ class MegatronEngine:
         count = len(samples.tokens) // size
         reports = self._forward_backward(
             forward_step_func=self._forward_step,
-            data_iterator=self._micro_batches(samples),
-            model=[self._ddp],
+            data_iterator=self._for_each_chunk(lambda: self._micro_batches(samples)),
+            model=self._chunks,
             num_microbatches=count,
             seq_length=samples.tokens.shape[1] - 1,
             micro_batch_size=size,
@@ -141,6 +154,10 @@ class MegatronEngine:
         dist.all_reduce(total)
         loss_sum, tokens = total.tolist()
         return (loss_sum / tokens if tokens else 0.0), int(tokens)
+
+    def _for_each_chunk(self, make: Callable[[], Iterator[Any]]) -> Any:
+        """What megatron-core's schedules take: an iterator, or with virtual stages a list of one for each chunk."""
+        return [make() for _ in self._chunks] if self._layout.virtual_pipeline > 1 else make()
 
     def _micro_batches(self, samples: Samples) -> Iterator[_Batch]:
         size = self._run.train.micro_batch_size
@@ -167,9 +184,9 @@ class MegatronEngine:
     def _run_stage(self, chunk: torch.nn.Module, ids: torch.Tensor, documents: Documents | None) -> Any:
         """What this stage makes of ids int64 [b, s]; each sample is one document if they are not given."""
         positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-        if isinstance(self._gpt.rotary_pos_emb, RestartingRotary):
-            restarted = positions if documents is None else documents.positions(ids.shape)
-            self._gpt.rotary_pos_emb.positions = restarted
+        rotary = self._gpts[chunk].rotary_pos_emb
+        if isinstance(rotary, RestartingRotary):
+            rotary.positions = positions if documents is None else documents.positions(ids.shape)
         packed = None if documents is None else Packed(documents, ids.shape[1])
         return chunk(ids, positions, None, packed_seq_params=packed)
 
@@ -184,6 +201,18 @@ class MegatronEngine:
         total = (losses * batch["counted"]).sum()
         tokens = batch["counted"].sum().to(torch.int)
         return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
+
+
+def unwrap(chunk: torch.nn.Module) -> GPTModel:
+    """The model inside what reduces its gradients and casts its inputs."""
+    inside: Any = chunk
+    while not isinstance(inside, GPTModel):
+        inside = inside.module
+    return inside
+
+
+def _up_to(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 def _ddp_config(run: RunConfig) -> DistributedDataParallelConfig:

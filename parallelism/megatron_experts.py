@@ -4,6 +4,7 @@ Imported only after compat.prepare().
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -19,9 +20,9 @@ from .experts import Router
 class Routers:
     """All routers of one rank's stage."""
 
-    def __init__(self, chunk: torch.nn.Module, run: RunConfig, model: ModelShape) -> None:
+    def __init__(self, chunks: Sequence[torch.nn.Module], run: RunConfig, model: ModelShape) -> None:
         assert model.experts is not None
-        self._routers = [module for module in chunk.modules() if isinstance(module, Router)]
+        self._routers = [module for chunk in chunks for module in chunk.modules() if isinstance(module, Router)]
         self._rows = {layer: row for row, layer in enumerate(model.experts.layers)}
         self._num_experts, self._num_active = model.experts.num_experts, model.experts.num_active
         given = run.train.router.aux_loss_coef

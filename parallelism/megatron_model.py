@@ -72,6 +72,7 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
         attention_dropout=0.0,
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
+        **_stages(model, layout),
         sequence_parallel=run.parallelism.sequence and layout.tensor > 1,
         pipeline_dtype=dtype,
         params_dtype=dtype,
@@ -93,6 +94,22 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
         **choices[run.train.recompute],
         **_expert_config(run, model, layout),
     )
+
+
+def _stages(model: ModelShape, layout: Layout) -> dict[str, Any]:
+    """Which layers each chunk has, where megatron-core would not find the same by itself."""
+    if not layout.chunk_layers and layout.virtual_pipeline == 1:
+        return {}
+    runs = [
+        ["decoder"] * len(layout.layers_of(stage, model.num_layers, chunk))
+        for chunk in range(layout.virtual_pipeline)
+        for stage in range(layout.pipeline)
+    ]
+    # Between two stages a batch of messages would pair the activations of one with the gradients of the other.
+    single = {"overlap_p2p_comm": True, "batch_p2p_comm": False}
+    virtual = {"virtual_pipeline_model_parallel_size": layout.virtual_pipeline, **single}
+    runs[0], runs[-1] = ["embedding", *runs[0]], [*runs[-1], "loss"]
+    return {"pipeline_model_parallel_layout": runs, **(virtual if layout.virtual_pipeline > 1 else {})}
 
 
 def _expert_config(run: RunConfig, model: ModelShape, layout: Layout) -> dict[str, Any]:
@@ -124,22 +141,29 @@ def _leave(weight: torch.Tensor) -> torch.Tensor:
 
 
 def build_model(
-    config: TransformerConfig, model: ModelShape, layout: Layout, place: Coordinates, *, reset_positions: bool
+    config: TransformerConfig,
+    model: ModelShape,
+    layout: Layout,
+    place: Coordinates,
+    chunk: int,
+    *,
+    reset_positions: bool,
 ) -> GPTModel:
-    """The layers of this rank's pipeline stage, with embedding and output layer where they belong.
+    """One chunk of this rank's pipeline stage, with embedding and output layer where they belong.
 
     With `reset_positions` its rotary_pos_emb is a RestartingRotary.
     """
     gpt = GPTModel(
         config,
-        block_spec(config, [model.has_experts(n) for n in layout.layers_of(place.pipeline, model.num_layers)]),
+        block_spec(config, [model.has_experts(n) for n in layout.layers_of(place.pipeline, model.num_layers, chunk)]),
         vocab_size=padded_vocab_size(model, layout.tensor),
         max_sequence_length=model.max_positions,
-        pre_process=place.pipeline == 0,
-        post_process=place.pipeline == layout.pipeline - 1,
+        pre_process=place.pipeline == 0 and chunk == 0,
+        post_process=place.pipeline == layout.pipeline - 1 and chunk == layout.virtual_pipeline - 1,
         position_embedding_type="rope",
         rotary_base=model.rope_theta,
         share_embeddings_and_output_weights=model.tied,
+        vp_stage=chunk if layout.virtual_pipeline > 1 else None,
     )
     if reset_positions:
         gpt.rotary_pos_emb = RestartingRotary(
@@ -170,20 +194,21 @@ def initialize_groups(layout: Layout) -> None:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
+        virtual_pipeline_model_parallel_size=layout.virtual_pipeline if layout.virtual_pipeline > 1 else None,
         expert_model_parallel_size=layout.expert,
         expert_tensor_parallel_size=layout.expert_tensor,
         distributed_timeout_minutes=PATIENCE // timedelta(minutes=1),
     )
 
 
-def part_of(name: str, layout: Layout, place: Coordinates, model: ModelShape) -> Part:
-    """What megatron-core's parameter `name` is, with its layer counted over all stages. KeyError if unknown."""
+def part_of(name: str, chunk: int, layout: Layout, place: Coordinates, model: ModelShape) -> Part:
+    """What the parameter `name` of a chunk is, with its layer counted over the whole model. KeyError if unknown."""
     kind, layer = _OUTSIDE_LAYERS.get(name), None
     if kind is None:
         match = _LAYER.fullmatch(name)
         if match is None:
             raise KeyError(name)
-        layer = int(match.group(1)) + layout.layers_of(place.pipeline, model.num_layers).start
+        layer = int(match.group(1)) + layout.layers_of(place.pipeline, model.num_layers, chunk).start
         if match.group(2) in _EXPERTS_IN_LAYERS and model.experts is not None:
             return Part(
                 kind=_EXPERTS_IN_LAYERS[match.group(2)],

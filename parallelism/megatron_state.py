@@ -3,7 +3,7 @@
 Imported only after compat.prepare().
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +39,23 @@ class _Local:
 
 
 class MegatronState:
-    """Reads and writes the state of one model chunk and its optimizer."""
+    """Reads and writes the state of a rank's model chunks and their optimizer."""
 
-    def __init__(self, module: torch.nn.Module, optimizer: Any, model: ModelShape, layout: Layout, place: Coordinates):
-        self._module, self._model, self._layout, self._place = module, model, layout, place
+    def __init__(
+        self,
+        chunks: Sequence[torch.nn.Module],
+        optimizer: Any,
+        model: ModelShape,
+        layout: Layout,
+        place: Coordinates,
+    ) -> None:
+        self._chunks, self._model, self._layout, self._place = chunks, model, layout, place
         self._optimizers = getattr(optimizer, "chained_optimizers", [optimizer])
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """Fill parameters, main parameters and Adam's slots; the vocabulary's padding becomes 0."""
-        for name, parameter in self._module.named_parameters():
-            weights = torch.from_numpy(_assemble(source, WEIGHT, self._pieces(name), parameter.shape))
+        for chunk, name, parameter in self._parameters():
+            weights = torch.from_numpy(_assemble(source, WEIGHT, self._pieces(chunk, name), parameter.shape))
             with torch.no_grad():
                 parameter.copy_(weights.view(parameter.shape))
         for local in self._locals():
@@ -63,7 +70,7 @@ class MegatronState:
                 yield from _cut(slot, tensor, local)
 
     def _locals(self) -> Iterator[_Local]:
-        for name, parameter in self._module.named_parameters():
+        for chunk, name, parameter in self._parameters():
             for optimizer in self._optimizers:
                 found = _main_parameter(optimizer, parameter)
                 if found is None:
@@ -71,7 +78,7 @@ class MegatronState:
                 main, flat, group = found
                 yield _Local(
                     parameter=parameter,
-                    pieces=self._pieces(name),
+                    pieces=self._pieces(chunk, name),
                     main=main,
                     flat=flat,
                     optimizer=optimizer.optimizer,
@@ -79,8 +86,13 @@ class MegatronState:
                     written_here=self._written_here(name, parameter, optimizer),
                 )
 
-    def _pieces(self, name: str) -> list[Piece]:
-        return pieces_of(part_of(name, self._layout, self._place, self._model), self._model)
+    def _parameters(self) -> Iterator[tuple[int, str, torch.nn.Parameter]]:
+        for chunk, module in enumerate(self._chunks):
+            for name, parameter in module.named_parameters():
+                yield chunk, name, parameter
+
+    def _pieces(self, chunk: int, name: str) -> list[Piece]:
+        return pieces_of(part_of(name, chunk, self._layout, self._place, self._model), self._model)
 
     def _written_here(self, name: str, parameter: torch.nn.Parameter, optimizer: Any) -> bool:
         """One writer per element: replicas over tensor, data and (a tied embedding) pipeline ranks stay silent."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch.distributed as dist
 
-from ..config.layout import layout_of
+from ..config.layout_rules import layout_of
 from ..config.loading import load_frozen
 from ..config.model import read_model
 from ..config.run import RunConfig

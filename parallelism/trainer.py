@@ -10,7 +10,8 @@ import torch.distributed as dist
 
 from ..config.data import DataConfig
 from ..config.errors import UserError
-from ..config.layout import Layout, layout_of
+from ..config.layout import Layout
+from ..config.layout_rules import layout_of
 from ..config.loading import load_frozen
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig

@@ -185,7 +185,12 @@ OVERRIDES = [
 
 LAYOUTS = [
     override("parallelism.tensor", "3", "num_attention_heads 4", "[1, 2, 4]"),
-    override("parallelism.pipeline", "3", "num_hidden_layers 4", "[1, 2, 4]"),
+    override("parallelism.pipeline", "3", "num_hidden_layers 4", "[1, 2, 4] or stage_layers=[2, 1, 1]"),
+    override("parallelism.stage_layers", "[2,0]", "stage_layers.1", "0"),
+    Mistake("plan run.yaml parallelism.virtual_pipeline=2", ("virtual_pipeline: 2 at pipeline 1", "use stages")),
+    Mistake(
+        "plan run.yaml parallelism.pipeline=2 parallelism.stage_layers=[3,2]", ("[3, 2] is 5 layers", "give [2, 2]")
+    ),
     override("train.global_batch_size", "3", "micro_batch_size 2", "use 2 or 4"),
     override("data.sequence_length", "9999", "max_position_embeddings 64"),
     Mistake("submit run.yaml parallelism.tensor=2", ("parallelism", "world size 1", "multiple of 2")),

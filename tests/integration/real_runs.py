@@ -53,18 +53,31 @@ LAYOUTS: dict[str, list[str]] = {
     "pp2": ["parallelism.pipeline=2", "cluster.ranks_per_node=2"],
     "tp2_pp2": ["parallelism.tensor=2", "parallelism.pipeline=2", "cluster.ranks_per_node=4"],
     "dp2": ["parallelism.zero=1", "cluster.ranks_per_node=2"],
+    "pp2_uneven": ["parallelism.pipeline=2", "parallelism.stage_layers=[3, 1]", "cluster.ranks_per_node=2"],
+    "pp2_vpp2": [
+        "parallelism.pipeline=2",
+        "parallelism.virtual_pipeline=2",
+        "cluster.ranks_per_node=2",
+    ],
 }
 MOE_LAYOUTS: dict[str, list[str]] = {
     "ep2": ["parallelism.expert=2", "cluster.ranks_per_node=2"],
     "ep4": ["parallelism.expert=4", "cluster.ranks_per_node=4"],
     "tp2_sp_ep2": ["parallelism.expert=2", *LAYOUTS["tp2_sp"]],  # the tensor ranks are the expert ranks
     "pp2_ep2": ["parallelism.expert=2", "parallelism.pipeline=2", "cluster.ranks_per_node=4"],
+    "pp2_vpp2_ep2": [
+        "parallelism.expert=2",
+        "parallelism.pipeline=2",
+        "parallelism.virtual_pipeline=2",
+        "cluster.ranks_per_node=4",
+    ],
     "ep2_zero": ["parallelism.expert=2", "parallelism.zero=1", "cluster.ranks_per_node=4"],  # two copies of each expert
     "etp2": ["parallelism.expert_tensor=2", *LAYOUTS["tp2_sp"]],
     "tp2_sp": LAYOUTS["tp2_sp"],  # every tensor rank has all experts whole
 }
 ONE_RANK = [
-    *(f"parallelism.{axis}=1" for axis in ("tensor", "pipeline", "expert", "expert_tensor")),
+    *(f"parallelism.{axis}=1" for axis in ("tensor", "pipeline", "virtual_pipeline", "expert", "expert_tensor")),
+    "parallelism.stage_layers=null",
     "parallelism.sequence=false",
     "parallelism.zero=0",
     "cluster.ranks_per_node=1",

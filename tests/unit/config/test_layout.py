@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from trainwright.config.errors import UserError
-from trainwright.config.layout import Layout, layout_of
+from trainwright.config.layout import Layout
+from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
 from trainwright.config.model import read_model
 
@@ -41,6 +42,24 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
         (("parallelism.tensor=3",), "parallelism.tensor: 3 does not divide the model's num_attention_heads 4"),
         (("parallelism.tensor=8",), "use one of [1, 2, 4]"),
         (("parallelism.pipeline=3",), "parallelism.pipeline: 3 does not divide the model's num_hidden_layers 4"),
+        (("parallelism.pipeline=3",), "use one of [1, 2, 4] or stage_layers=[2, 1, 1]"),
+        (
+            ("parallelism.pipeline=2", "parallelism.virtual_pipeline=3"),
+            "2 x virtual_pipeline 3 does not divide the model's num_hidden_layers 4",
+        ),
+        (("parallelism.virtual_pipeline=2",), "parallelism.virtual_pipeline: 2 at pipeline 1"),
+        (("parallelism.pipeline=2", "parallelism.stage_layers=[4]"), "has 1 numbers, and there are 2 runs of layers"),
+        (("parallelism.pipeline=2", "parallelism.stage_layers=[2, 3]"), "is 5 layers, and the model's"),
+        (
+            (
+                "cluster.nodes=2",
+                "parallelism.pipeline=2",
+                "parallelism.virtual_pipeline=2",
+                "train.global_batch_size=6",
+                "train.micro_batch_size=2",
+            ),
+            "6 is 3 micro batches, no multiple of pipeline 2, which virtual_pipeline needs; use 4 or 8",
+        ),
         (("parallelism.tensor=2",), "make the world size a multiple of 2"),
         (("cluster.ranks_per_node=3",), "train.global_batch_size: 4 is not a multiple"),
         (("train.micro_batch_size=3",), "use 3 or 6"),
@@ -127,3 +146,16 @@ def test_tensor_ranks_are_neighbours_and_stages_far_apart() -> None:
 def test_stages_share_the_layers_in_order() -> None:
     layout = Layout(tensor=1, pipeline=3, data=1)
     assert [list(layout.layers_of(stage, 6)) for stage in range(3)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_layers_of_stages_that_are_not_alike() -> None:
+    even = Layout(tensor=1, pipeline=2, data=1, virtual_pipeline=2)
+    assert [even.stage_layers(stage, 8) for stage in (0, 1)] == [
+        [range(2), range(4, 6)],
+        [range(2, 4), range(6, 8)],
+    ]
+    given = Layout(tensor=1, pipeline=2, data=1, virtual_pipeline=2, chunk_layers=(1, 3, 2, 2))
+    assert [given.stage_layers(stage, 8) for stage in (0, 1)] == [
+        [range(1), range(4, 6)],
+        [range(1, 4), range(6, 8)],
+    ]

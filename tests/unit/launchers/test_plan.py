@@ -20,7 +20,7 @@ _TWO_NODES = ["cluster.profile=dev", "cluster.nodes=2", "parallelism.tensor=2", 
 def test_each_rank_has_its_node_place_and_layers(run_file: Path) -> None:
     plan = plan_run(load_run(run_file, _TWO_NODES))
     assert plan.layout == {"tensor": 2, "pipeline": 2, "data": 1}
-    places = [(p.rank, p.node, p.tensor, p.data, p.pipeline, p.first_layer, p.last_layer) for p in plan.ranks]
+    places = [(p.rank, p.node, p.tensor, p.data, p.pipeline, *p.layers[0]) for p in plan.ranks]
     assert places == [(0, 0, 0, 0, 0, 0, 1), (1, 0, 1, 0, 0, 0, 1), (2, 1, 0, 0, 1, 2, 3), (3, 1, 1, 0, 1, 2, 3)]
     # embedding and head 2*512*64; per layer q and o 2*64*64, k and v 2*64*32, mlp 3*64*128, norms 2*64; last norm 64
     assert plan.parameters == 2 * 512 * 64 + 4 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64) + 64
