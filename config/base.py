@@ -9,8 +9,7 @@ SLURM_WORD = r"^[A-Za-z0-9_.,@%+=:/\-\[\]]+$"
 class Section(BaseModel):
     """One frozen section of the run file: unknown keys are refused, every field carries a sentence.
 
-    The sentences are for readers and the documentation (scripts/docs_pages.py); reading them here would cost every
-    process 80 ms.
+    The sentences are for readers and the documentation (scripts/docs_pages.py); to read them at every start is slow.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)

@@ -28,9 +28,9 @@ class Layout:
     expert: int = 1
     expert_tensor: int = 1
     virtual_pipeline: int = 1
-    """Chunks (runs of layers) of each pipeline stage: chunk c of stage s is run c * pipeline + s of the model."""
+    """Model chunks of each pipeline stage: chunk c of stage s is number c * pipeline + s in the model's order."""
     chunk_layers: tuple[int, ...] = ()
-    """Layers of each run in the model's order; empty: all the same."""
+    """Layers of each chunk in the model's order; empty: all the same."""
 
     @property
     def world_size(self) -> int:
@@ -76,12 +76,12 @@ class Layout:
 
     def layers_of(self, stage: int, num_layers: int, chunk: int = 0) -> range:
         """Global numbers of the layers of one chunk of a pipeline stage."""
-        runs = self.pipeline * self.virtual_pipeline
-        counts = self.chunk_layers or (num_layers // runs,) * runs
+        num_chunks = self.pipeline * self.virtual_pipeline
+        counts = self.chunk_layers or (num_layers // num_chunks,) * num_chunks
         number = chunk * self.pipeline + stage
         start = sum(counts[:number])
         return range(start, start + counts[number])
 
-    def stage_layers(self, stage: int, num_layers: int) -> list[range]:
+    def chunks_of(self, stage: int, num_layers: int) -> list[range]:
         """Global numbers of the layers of each chunk of a pipeline stage."""
         return [self.layers_of(stage, num_layers, chunk) for chunk in range(self.virtual_pipeline)]

@@ -61,16 +61,16 @@ def layout_of(run: RunConfig, model: ModelShape) -> Layout:
 
 def _stages_rule(parallel: ParallelismConfig, model: ModelShape) -> None:
     """Every stage gets whole layers: the same number of them, or those that are given."""
-    runs, layers = parallel.pipeline * parallel.virtual_pipeline, model.num_layers
+    num_chunks, layers = parallel.pipeline * parallel.virtual_pipeline, model.num_layers
     given = parallel.stage_layers
     if parallel.virtual_pipeline > 1 and parallel.pipeline == 1:
         raise UserError(
             "parallelism.virtual_pipeline", f"{parallel.virtual_pipeline} at pipeline 1", "take it out, or use stages"
         )
-    if given is None and layers % runs:
+    if given is None and layers % num_chunks:
         good = [size for size in range(1, layers + 1) if layers % (size * parallel.virtual_pipeline) == 0]
         times = "" if parallel.virtual_pipeline == 1 else f" x virtual_pipeline {parallel.virtual_pipeline}"
-        uneven = f"stage_layers={_nearly_even(layers, runs)}" if runs <= layers else ""
+        uneven = f"stage_layers={_nearly_even(layers, num_chunks)}" if num_chunks <= layers else ""
         raise UserError(
             "parallelism.pipeline",
             f"{parallel.pipeline}{times} does not divide the model's num_hidden_layers {layers}",
@@ -78,25 +78,27 @@ def _stages_rule(parallel: ParallelismConfig, model: ModelShape) -> None:
         )
     if given is None:
         return
-    if len(given) != runs:
+    if len(given) != num_chunks:
         raise UserError(
             "parallelism.stage_layers",
-            f"{given} has {len(given)} numbers, and there are {runs} runs of layers (pipeline {parallel.pipeline} x "
+            f"{given} has {len(given)} numbers, and there are {num_chunks} chunks (pipeline {parallel.pipeline} x "
             f"virtual_pipeline {parallel.virtual_pipeline})",
-            f"give {_nearly_even(layers, runs)}" if runs <= layers else "shrink pipeline or virtual_pipeline",
+            f"give {_nearly_even(layers, num_chunks)}"
+            if num_chunks <= layers
+            else "shrink pipeline or virtual_pipeline",
         )
     if sum(given) != layers:
         raise UserError(
             "parallelism.stage_layers",
             f"{given} is {sum(given)} layers, and the model's num_hidden_layers is {layers}",
-            f"give {_nearly_even(layers, runs)}",
+            f"give {_nearly_even(layers, num_chunks)}",
         )
 
 
-def _nearly_even(layers: int, runs: int) -> list[int]:
-    """The shares differ by at most one, and the last stage, which has the output layer too, gets less."""
-    share, more = divmod(layers, runs)
-    return [share + 1] * more + [share] * (runs - more)
+def _nearly_even(layers: int, num_chunks: int) -> list[int]:
+    """The shares differ by at most one; the last stages, one of which has the output layer too, get less."""
+    share, more = divmod(layers, num_chunks)
+    return [share + 1] * more + [share] * (num_chunks - more)
 
 
 def _interleaving_rule(run: RunConfig, layout: Layout) -> None:

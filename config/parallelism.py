@@ -17,10 +17,10 @@ class ParallelismConfig(Section):
     pipeline: int = Field(default=1, ge=1)
     """Pipeline parallel size: stages that share the layers."""
     virtual_pipeline: int = Field(default=1, ge=1)
-    """Virtual pipeline size: runs of layers that each stage holds, so that stages wait less for each other (interleaved
+    """Virtual pipeline size: model chunks that each stage holds, so that stages wait less for each other (interleaved
     schedule). The micro batches of a step must be a multiple of pipeline then."""
     stage_layers: list[Annotated[int, Field(ge=1)]] | None = None
-    """Layers of each stage in the model's order, such as [7, 8, 8, 5]; with virtual_pipeline of each run of layers, the
+    """Layers of each stage in the model's order, such as [7, 8, 8, 5]; with virtual_pipeline of each chunk, the
     first of stage 0, the first of stage 1, and so on. null: all the same."""
     expert: int = Field(default=1, ge=1)
     """Expert parallel size: data parallel ranks that share the experts of each layer."""

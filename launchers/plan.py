@@ -178,7 +178,7 @@ def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]
                 tensor=place.tensor,
                 data=place.data,
                 pipeline=place.pipeline,
-                layers=[(span.start, span.stop - 1) for span in layout.stage_layers(place.pipeline, model.num_layers)],
+                layers=[(span.start, span.stop - 1) for span in layout.chunks_of(place.pipeline, model.num_layers)],
                 first_expert=experts.start if experts else None,
                 last_expert=experts.stop - 1 if experts else None,
             )

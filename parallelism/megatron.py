@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
-from megatron.core.models.gpt import GPTModel
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import Float16Module
+from megatron.core.utils import unwrap_model
 
 from ..config.layout import Layout
 from ..config.model import ModelShape
@@ -47,7 +47,7 @@ class MegatronEngine:
         tensor_parallel.model_parallel_cuda_manual_seed(run.train.seed % 2**31)
         config = transformer_config(run, model, layout)
         self._chunks = [self._build(config, number) for number in range(layout.virtual_pipeline)]
-        self._gpts = {chunk: unwrap(chunk) for chunk in self._chunks}
+        self._gpts = {chunk: unwrap_model(chunk) for chunk in self._chunks}
         self._optimizer = get_megatron_optimizer(_optimizer_config(run), self._chunks)
         config.finalize_model_grads_func = finalize_model_grads
         self._state = MegatronState([*self._gpts.values()], self._optimizer, model, layout, self._place)
@@ -95,7 +95,8 @@ class MegatronEngine:
         for chunk in self._chunks:
             chunk.eval()
         # With virtual stages a pipeline takes its micro batches in groups of one for each stage.
-        count = len(tokens) if self._layout.virtual_pipeline == 1 else _up_to(len(tokens), self._layout.pipeline)
+        group = self._layout.pipeline if self._layout.virtual_pipeline > 1 else 1
+        count = -(-len(tokens) // group) * group
         rows = torch.from_numpy(np.resize(tokens, (count, tokens.shape[1]))).to(self._device)
         collected: list[torch.Tensor] = []
 
@@ -201,18 +202,6 @@ class MegatronEngine:
         total = (losses * batch["counted"]).sum()
         tokens = batch["counted"].sum().to(torch.int)
         return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
-
-
-def unwrap(chunk: torch.nn.Module) -> GPTModel:
-    """The model inside what reduces its gradients and casts its inputs."""
-    inside: Any = chunk
-    while not isinstance(inside, GPTModel):
-        inside = inside.module
-    return inside
-
-
-def _up_to(count: int, step: int) -> int:
-    return -(-count // step) * step
 
 
 def _ddp_config(run: RunConfig) -> DistributedDataParallelConfig:

@@ -100,16 +100,19 @@ def _stages(model: ModelShape, layout: Layout) -> dict[str, Any]:
     """Which layers each chunk has, where megatron-core would not find the same by itself."""
     if not layout.chunk_layers and layout.virtual_pipeline == 1:
         return {}
-    runs = [
+    chunks = [
         ["decoder"] * len(layout.layers_of(stage, model.num_layers, chunk))
         for chunk in range(layout.virtual_pipeline)
         for stage in range(layout.pipeline)
     ]
-    # Between two stages a batch of messages would pair the activations of one with the gradients of the other.
-    single = {"overlap_p2p_comm": True, "batch_p2p_comm": False}
-    virtual = {"virtual_pipeline_model_parallel_size": layout.virtual_pipeline, **single}
-    runs[0], runs[-1] = ["embedding", *runs[0]], [*runs[-1], "loss"]
-    return {"pipeline_model_parallel_layout": runs, **(virtual if layout.virtual_pipeline > 1 else {})}
+    chunks[0].insert(0, "embedding")
+    chunks[-1].append("loss")
+    stages: dict[str, Any] = {"pipeline_model_parallel_layout": chunks}
+    if layout.virtual_pipeline > 1:
+        stages["virtual_pipeline_model_parallel_size"] = layout.virtual_pipeline
+        # Between two stages a batch of messages would pair the activations of one with the gradients of the other.
+        stages |= {"overlap_p2p_comm": True, "batch_p2p_comm": False}
+    return stages
 
 
 def _expert_config(run: RunConfig, model: ModelShape, layout: Layout) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .timing import Work, alternate
 
 _SHARD_TOKENS, _CHUNK_TOKENS = 1 << 26, 1 << 14
 _BLOCK_TOKENS = 1 << 19  # what `data build` hands on at a time
-_ROUNDS = 21  # at least: a disk that others use too is not as steady as memory
+_TIMES_ROUNDS = 3  # a disk that others use too is not as steady as memory
 Blocks = Iterator[NDArray[np.uint16]]
 
 
@@ -30,10 +30,9 @@ def measure(settings: Settings) -> bool:
     """Print the table; whether the figure was reached."""
     corpus = open_corpus(settings)
     documents = corpus.documents()
-    rows = []
+    rows, rounds = [], settings.rounds * _TIMES_ROUNDS
     for name, folder, wanted in (("on a disk, with fsync", settings.disk, 1.0), ("in memory", settings.folder, None)):
         place, file = folder / "written", folder / "written.bin"
-        rounds = max(_ROUNDS, settings.rounds)
         remove = partial(_remove, place, file)
         ours, theirs = _ours(place, documents), _tofile(file, documents)
         remove()

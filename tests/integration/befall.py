@@ -25,9 +25,14 @@ def until_told(run: ToyRun, timeout_s: float = 60) -> None:
     assert wait_until(lambda: bool(run.events("stopping")) or "got SIG" in log.read_text(), timeout_s), run.explain()
 
 
+def take_all_nodes(run: ToyRun) -> None:
+    """Another job that may preempt it takes all nodes for a moment."""
+    run.slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--wrap=sleep 2")
+
+
 def preempt(run: ToyRun) -> None:
     """Another job takes all nodes; returns once the first attempt has been told."""
-    run.slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--wrap=sleep 5")
+    take_all_nodes(run)
     until_told(run)
 
 
@@ -61,9 +66,9 @@ def signal_ranks(run: ToyRun) -> None:
     time.sleep(3)
 
 
-def kill_a_rank(run: ToyRun) -> None:
-    """SIGKILL for rank 1 of the first attempt."""
-    os.kill(run.pids(1)[1], signal.SIGKILL)
+def kill_a_rank(run: ToyRun, rank: int = 1) -> None:
+    """SIGKILL for a rank of the newest attempt."""
+    os.kill(run.pids(run.attempts())[rank], signal.SIGKILL)
 
 
 def cancel_and_save(run: ToyRun) -> None:

@@ -21,6 +21,10 @@ from .faulty_runs import ToyProject, ToyRun, toy_files
 if TYPE_CHECKING:
     from .conftest import User
 
+_OF_ENGINE = {
+    "toy": ("cluster.ranks_per_node=1",),
+    "megatron": ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2"),
+}
 _Done = Callable[[ClusterNames, str], None]
 
 
@@ -34,9 +38,9 @@ class Site:
     """What computes there: toy, or megatron."""
 
     def run(self, *overrides: str) -> ToyRun:
-        """A run whose ranks wait after each fiftieth step of an attempt until they are released."""
+        """A run over two nodes whose ranks wait after each fiftieth step of an attempt until they are released."""
         (self.project.folder / "faults" / "hold").touch()
-        return self.project.submit(*overrides)
+        return self.project.submit("cluster.nodes=2", *_OF_ENGINE[self.engine], *overrides)
 
 
 @contextmanager

@@ -29,15 +29,10 @@ pytestmark = [
     pytest.mark.skipif(not WHOLE, reason="takes hours: make test-matrix"),
 ]
 _RUN = (
-    "cluster.nodes=2",
     "train.steps=60",
     "checkpoint.every_steps=20",
     "restarts.hang_after_s=60",  # longer than Slurm takes to give up a node
 )
-_OF_ENGINE = {
-    "toy": ("cluster.ranks_per_node=1",),
-    "megatron": ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2"),
-}
 _SHORT = ("cluster.time_limit=00:03:00",)
 _LAST = 40
 """Step of the last checkpoint before the fault."""
@@ -111,14 +106,10 @@ def site(
         yield site
 
 
-def _start(site: Site, *overrides: str) -> ToyRun:
-    return site.run(*_RUN, *_OF_ENGINE[site.engine], *overrides)
-
-
 @pytest.fixture(scope="module")
 def reference(site: Site) -> dict[int, float]:
     """Losses of a run that nothing befell."""
-    run = _start(site)
+    run = site.run(*_RUN)
     run.release()
     assert run.finish(timeout_s=400)["state"] == "finished", run.explain()
     return curve(run.run)
@@ -127,7 +118,7 @@ def reference(site: Site) -> dict[int, float]:
 @pytest.mark.parametrize("name", CELLS)
 def test_cell(name: str, site: Site, reference: dict[int, float]) -> None:
     cell = CELLS[name]
-    run = _start(site, *cell.overrides)
+    run = site.run(*_RUN, *cell.overrides)
     run.reach(50, timeout_s=300)
     cell.fault(site, run)
     run.release()

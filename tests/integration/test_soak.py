@@ -7,7 +7,6 @@ $SOAK_ENGINE is toy, or megatron: four ranks at TP2 x PP2.
 
 import os
 import random
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import pytest
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.processes import wait_until
 
-from .befall import controller_away, lose_node
+from .befall import controller_away, kill_a_rank, lose_node, take_all_nodes
 from .conftest import CLI
 from .faulty_runs import ToyRun, curve
 from .sites import Site, cut_off, killed, open_site
@@ -42,15 +41,12 @@ pytestmark = [
     pytest.mark.skipif(not CAMPAIGNS, reason="takes an hour: make soak"),
 ]
 _RUN = (
-    "cluster.nodes=2",
-    "cluster.ranks_per_node=1",
     f"train.steps={STEPS}",
     "checkpoint.every_steps=20",
     *(f"restarts.{cause}=1000" for cause in ("crashes", "nodes", "hangs", "without_progress")),
     "restarts.exclude_hours=0.01",
     "restarts.hang_after_s=60",  # longer than Slurm takes to give up a node
 )
-_MEGATRON = ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2")
 _SITE = ClusterSettings(preemption=True, slurmd_timeout_s=15, job_requeue=True)
 
 
@@ -58,21 +54,13 @@ def _ask(site: Site, run: ToyRun, rank: int) -> None:
     run.slurm("scancel", "--signal=USR2", "--batch", run.job_id)
 
 
-def _preempt(site: Site, run: ToyRun, rank: int) -> None:
-    run.slurm("sbatch", "--partition=urgent", "--nodes=4", "--exclusive", "--wrap=sleep 1")
-
-
-def _kill_rank(site: Site, run: ToyRun, rank: int) -> None:
-    os.kill(run.pids(run.attempts())[rank], signal.SIGKILL)
-
-
 KINDS: dict[str, tuple[Callable[[Site, ToyRun, int], None], str | None]] = {
     "asked": (_ask, "asked"),
-    "killed rank": (_kill_rank, "crash"),
+    "killed rank": (lambda site, run, rank: kill_a_rank(run, rank), "crash"),
     "killed in a save": (lambda site, run, rank: run.fault(rank, "kill-in-save"), "crash"),
     "unhealthy node": (lambda site, run, rank: run.fault(rank, "exit 86"), "unhealthy node"),
     "hang": (lambda site, run, rank: run.fault(rank, "hang"), "hang"),
-    "preemption": (_preempt, "preemption"),
+    "preemption": (lambda site, run, rank: take_all_nodes(run), "preemption"),
     "dead node": (lambda site, run, rank: lose_node(site, run, killed, rank), "node failure"),
     "node cut off": (lambda site, run, rank: lose_node(site, run, cut_off, rank), "node failure"),
     "controller away": (lambda site, run, rank: controller_away(site, 2), None),
@@ -127,7 +115,7 @@ def _befall(site: Site, run: ToyRun, kinds: Sequence[str], draw: random.Random) 
 
 
 def _start(site: Site) -> ToyRun:
-    run = site.run(*_RUN, *(_MEGATRON if ENGINE == "megatron" else ()))
+    run = site.run(*_RUN)
     run.release()
     return run
 

@@ -48,7 +48,7 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
             "2 x virtual_pipeline 3 does not divide the model's num_hidden_layers 4",
         ),
         (("parallelism.virtual_pipeline=2",), "parallelism.virtual_pipeline: 2 at pipeline 1"),
-        (("parallelism.pipeline=2", "parallelism.stage_layers=[4]"), "has 1 numbers, and there are 2 runs of layers"),
+        (("parallelism.pipeline=2", "parallelism.stage_layers=[4]"), "has 1 numbers, and there are 2 chunks"),
         (("parallelism.pipeline=2", "parallelism.stage_layers=[2, 3]"), "is 5 layers, and the model's"),
         (
             (
@@ -150,12 +150,12 @@ def test_stages_share_the_layers_in_order() -> None:
 
 def test_layers_of_stages_that_are_not_alike() -> None:
     even = Layout(tensor=1, pipeline=2, data=1, virtual_pipeline=2)
-    assert [even.stage_layers(stage, 8) for stage in (0, 1)] == [
+    assert [even.chunks_of(stage, 8) for stage in (0, 1)] == [
         [range(2), range(4, 6)],
         [range(2, 4), range(6, 8)],
     ]
     given = Layout(tensor=1, pipeline=2, data=1, virtual_pipeline=2, chunk_layers=(1, 3, 2, 2))
-    assert [given.stage_layers(stage, 8) for stage in (0, 1)] == [
+    assert [given.chunks_of(stage, 8) for stage in (0, 1)] == [
         [range(1), range(4, 6)],
         [range(1, 4), range(6, 8)],
     ]
