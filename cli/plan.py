@@ -52,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan_text(plan: "Plan") -> str:
-    axes = [f"{axis} {plan.layout[axis]}" for axis in ("tensor", "pipeline", "data")]
+    axes = [f"{axis} {plan.layout[axis]}" for axis in ("tensor", "context", "pipeline", "data") if axis in plan.layout]
+    long = "context" in plan.layout
     sparse = plan.ranks[0].first_expert is not None
     inside = f"; experts: {plan.layout.get('expert', 1)} shares, tensor {plan.layout.get('expert_tensor', 1)}"
     active = f", of which a token passes {plan.active_parameters:,}" if sparse else ""
@@ -70,10 +71,12 @@ def plan_text(plan: "Plan") -> str:
         "",
         *_data_lines(plan.data),
         "",
-        f"{'rank':>6} {'node':>5} {'tensor':>7} {'data':>5} {'pipeline':>9}  layers{'  experts' if sparse else ''}",
+        f"{'rank':>6} {'node':>5} {'tensor':>7}{' context' if long else ''} {'data':>5} {'pipeline':>9}  layers"
+        f"{'  experts' if sparse else ''}",
     ]
     for place in plan.ranks:
-        numbers = f"{place.rank:>6} {place.node:>5} {place.tensor:>7} {place.data:>5} {place.pipeline:>9}"
+        context = f" {place.context:>7}" if long else ""
+        numbers = f"{place.rank:>6} {place.node:>5} {place.tensor:>7}{context} {place.data:>5} {place.pipeline:>9}"
         layers = ",".join(f"{first}-{last}" for first, last in place.layers)
         experts = f"  {place.first_expert}-{place.last_expert}" if sparse else ""
         lines.append(f"{numbers}  {layers:<6}{experts}".rstrip())

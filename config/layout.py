@@ -1,5 +1,6 @@
 """How ranks map to the parallel axes. Arithmetic only, no torch."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -8,6 +9,8 @@ class Coordinates:
     """Place of one rank on each axis. The expert axes divide the ranks of a pipeline stage in a second way."""
 
     tensor: int
+    context: int
+    """Which two chunks of each sample's positions."""
     data: int
     pipeline: int
     expert: int
@@ -25,6 +28,8 @@ class Layout:
     tensor: int
     pipeline: int
     data: int
+    context: int = 1
+    """Ranks that share each sample's positions."""
     expert: int = 1
     expert_tensor: int = 1
     virtual_pipeline: int = 1
@@ -34,17 +39,28 @@ class Layout:
 
     @property
     def world_size(self) -> int:
-        return self.tensor * self.pipeline * self.data
+        return self.ranks_per_stage * self.pipeline
+
+    @property
+    def ranks_per_stage(self) -> int:
+        """Ranks of one pipeline stage."""
+        return self.tensor * self.context * self.data
 
     @property
     def expert_data(self) -> int:
         """Copies of each expert."""
-        return self.tensor * self.data // (self.expert * self.expert_tensor)
+        return self.ranks_per_stage // (self.expert * self.expert_tensor)
+
+    def length_unit(self, *, sequence: bool) -> int:
+        """What a sample's tokens must be a multiple of: two chunks for each context rank, shares for tensor ranks."""
+        shares = self.tensor if sequence else 1
+        return math.lcm(2, shares) * self.context if self.context > 1 else shares
 
     def sizes(self) -> dict[str, int]:
-        """The axes by name, as plans and manifests show them; the last three only where they are more than 1."""
+        """The axes by name, as plans and manifests show them; the others only where they are more than 1."""
         axes = {"tensor": self.tensor, "pipeline": self.pipeline, "data": self.data}
         extra = {
+            "context": self.context,
             "virtual_pipeline": self.virtual_pipeline,
             "expert": self.expert,
             "expert_tensor": self.expert_tensor,
@@ -54,14 +70,16 @@ class Layout:
     def coordinates(self, rank: int) -> Coordinates:
         """Place of `rank` in megatron-core's order tp-cp-ep-dp-pp.
 
-        Tensor varies fastest, then data, then pipeline; and within a stage expert tensor, then expert, then copies.
+        Tensor varies fastest, then context, data, pipeline; and within a stage expert tensor, then expert, then copies.
         """
         rest, tensor = divmod(rank, self.tensor)
+        rest, context = divmod(rest, self.context)
         pipeline, data = divmod(rest, self.data)
-        in_stage, expert_tensor = divmod(rank % (self.tensor * self.data), self.expert_tensor)
+        in_stage, expert_tensor = divmod(rank % self.ranks_per_stage, self.expert_tensor)
         expert_data, expert = divmod(in_stage, self.expert)
         return Coordinates(
             tensor=tensor,
+            context=context,
             data=data,
             pipeline=pipeline,
             expert=expert,

@@ -13,20 +13,23 @@ def layout_of(run: RunConfig, model: ModelShape) -> Layout:
     Raises UserError naming the field that breaks a rule, its value and the nearest values that keep it.
     """
     parallel, train, world = run.parallelism, run.train, run.cluster.world_size
-    model_ranks = parallel.tensor * parallel.pipeline
+    model_ranks = parallel.tensor * parallel.context * parallel.pipeline
     _heads_rule(parallel.tensor, model)
     _stages_rule(parallel, model)
     if world % model_ranks:
         raise UserError(
             "parallelism",
-            f"tensor {parallel.tensor} x pipeline {parallel.pipeline} does not divide the world size {world} "
-            f"(cluster.nodes {run.cluster.nodes} x cluster.ranks_per_node {run.cluster.ranks_per_node})",
-            f"make the world size a multiple of {model_ranks}, or shrink tensor or pipeline",
+            f"tensor {parallel.tensor} x {f'context {parallel.context} x ' if parallel.context > 1 else ''}pipeline "
+            f"{parallel.pipeline} does not divide the world size {world} (cluster.nodes {run.cluster.nodes} x "
+            f"cluster.ranks_per_node {run.cluster.ranks_per_node})",
+            f"make the world size a multiple of {model_ranks}, or shrink "
+            f"{'tensor, context' if parallel.context > 1 else 'tensor'} or pipeline",
         )
     layout = Layout(
         tensor=parallel.tensor,
         pipeline=parallel.pipeline,
         data=world // model_ranks,
+        context=parallel.context,
         expert=parallel.expert,
         expert_tensor=parallel.expert_tensor,
         virtual_pipeline=parallel.virtual_pipeline,
@@ -44,12 +47,7 @@ def layout_of(run: RunConfig, model: ModelShape) -> Layout:
             f"use {nearest}",
         )
     _interleaving_rule(run, layout)
-    if parallel.sequence and run.data.sequence_length % parallel.tensor:
-        raise UserError(
-            "data.sequence_length",
-            f"{run.data.sequence_length} is not a multiple of parallelism.tensor {parallel.tensor}",
-            "sequence parallel needs that; change the length or set parallelism.sequence=false",
-        )
+    _length_rule(run, layout)
     if run.data.sequence_length > model.max_positions:
         raise UserError(
             "data.sequence_length",
@@ -117,6 +115,24 @@ def _interleaving_rule(run: RunConfig, layout: Layout) -> None:
         )
 
 
+def _length_rule(run: RunConfig, layout: Layout) -> None:
+    """Each rank gets whole chunks of positions: two under context parallel, and shares of them for tensor ranks."""
+    length, unit = run.data.sequence_length, layout.length_unit(sequence=run.parallelism.sequence)
+    if length % unit == 0:
+        return
+    in_shares = run.parallelism.sequence and layout.tensor > 1
+    context = f"parallelism.context {layout.context}" if layout.context > 1 else ""
+    tensor = f"parallelism.tensor {layout.tensor}" if in_shares else ""
+    below = length // unit * unit
+    raise UserError(
+        "data.sequence_length",
+        f"{length} is not a multiple of {unit}, as {' and '.join(part for part in (context, tensor) if part)} need"
+        f"{'' if context and tensor else 's'}",
+        f"use {f'{below} or ' if below else ''}{below + unit}"
+        f"{', or set parallelism.sequence=false' if in_shares and not context else ''}",
+    )
+
+
 def _heads_rule(tensor: int, model: ModelShape) -> None:
     _divides("parallelism.tensor", tensor, "num_attention_heads", model.num_heads)
     if model.experts is None or len(model.experts.layers) < model.num_layers:
@@ -147,12 +163,13 @@ def _experts_rule(run: RunConfig, model: ModelShape, layout: Layout) -> None:
     _divides("parallelism.expert_tensor", layout.expert_tensor, "expert width", experts.ffn_size)
     if experts.shared_ffn_size is not None:
         _divides("parallelism.tensor", layout.tensor, "shared_expert_intermediate_size", experts.shared_ffn_size)
-    ranks = layout.tensor * layout.data
+    ranks = layout.ranks_per_stage
     if ranks % (layout.expert * layout.expert_tensor):
         raise UserError(
             "parallelism.expert",
             f"expert {layout.expert} x expert_tensor {layout.expert_tensor} does not divide the {ranks} ranks of a "
-            f"pipeline stage (tensor {layout.tensor} x data {layout.data})",
+            f"pipeline stage (tensor {layout.tensor}{f' x context {layout.context}' if layout.context > 1 else ''} x "
+            f"data {layout.data})",
             "shrink it, or use more ranks",
         )
     if layout.tensor > 1 and not run.parallelism.sequence:

@@ -22,6 +22,9 @@ class ParallelismConfig(Section):
     stage_layers: list[Annotated[int, Field(ge=1)]] | None = None
     """Layers of each stage in the model's order, such as [7, 8, 8, 5]; with virtual_pipeline of each chunk, the
     first of stage 0, the first of stage 1, and so on. null: all the same."""
+    context: int = Field(default=1, ge=1)
+    """Context parallel size: ranks that share the positions of each sample, for long sequences. Each has its own
+    queries and gathers the keys and values of all."""
     expert: int = Field(default=1, ge=1)
     """Expert parallel size: data parallel ranks that share the experts of each layer."""
     expert_tensor: int = Field(default=1, ge=1)

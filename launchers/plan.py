@@ -31,6 +31,7 @@ class RankPlace:
     rank: int
     node: int
     tensor: int
+    context: int
     data: int
     pipeline: int
     layers: list[tuple[int, int]]
@@ -176,6 +177,7 @@ def _ranks(run: RunConfig, layout: Layout, model: ModelShape) -> list[RankPlace]
                 rank=rank,
                 node=rank // run.cluster.ranks_per_node,
                 tensor=place.tensor,
+                context=place.context,
                 data=place.data,
                 pipeline=place.pipeline,
                 layers=[(span.start, span.stop - 1) for span in layout.chunks_of(place.pipeline, model.num_layers)],

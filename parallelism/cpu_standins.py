@@ -58,13 +58,14 @@ def _stand_in_for_cuda() -> None:
 
 
 def _accept_cuda_devices() -> None:
-    """`torch.zeros(..., device="cuda")` is literal in megatron-core: make it mean the CPU."""
+    """`torch.zeros(..., device="cuda")` is literal in megatron-core: make it mean the CPU, where nothing is pinned."""
 
     def on_cpu(factory: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(factory)
         def make(*args: Any, **kwargs: Any) -> Any:
             if str(kwargs.get("device", "")).startswith("cuda"):
                 kwargs["device"] = "cpu"
+            kwargs.pop("pin_memory", None)
             return factory(*args, **kwargs)
 
         return make

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -21,11 +21,39 @@ _NO_LOOKING_AHEAD = (-1, 0)
 
 @dataclass(frozen=True)
 class Run:
-    """Whole documents that lie side by side and are attended to in one call."""
+    """Queries that lie side by side, and the keys that they see, in one call."""
 
-    num_tokens: int
+    num_queries: int
+    num_keys: int
     allowed: torch.Tensor | None
-    """bool [num_tokens, num_tokens], True where attention is allowed; None for a single document."""
+    """bool [num_queries, num_keys], True where attention is allowed; None for a single whole document."""
+
+
+class Ends:
+    """Cumulative lengths of sequences that are laid end to end, in memory and on the device."""
+
+    def __init__(self, cumulative: NDArray[np.int32], device: torch.device | str) -> None:
+        """`cumulative` int32 [num_sequences + 1], from 0."""
+        self._cumulative, self._device = cumulative, device
+        self.longest = int(np.diff(cumulative).max())
+        """Tokens of the longest sequence."""
+
+    @cached_property
+    def cumulative(self) -> torch.Tensor:
+        """The cumulative lengths on the device, int32 [num_sequences + 1]."""
+        return torch.from_numpy(self._cumulative).to(self._device, non_blocking=True)
+
+
+class Spans(Protocol):
+    """Which keys each query sees: of each pair of sequences the last query sees all keys, the one before one less."""
+
+    queries: Ends
+    keys: Ends
+
+    @property
+    def runs(self) -> list[Run]:
+        """The same, by the calls that a library without a kernel for it needs."""
+        ...
 
 
 class Documents:
@@ -34,13 +62,7 @@ class Documents:
     def __init__(self, cumulative: NDArray[np.int32], device: torch.device | str) -> None:
         """`cumulative` int32 [num_documents + 1]: cumulative lengths, from 0 to the micro batch's tokens."""
         self._ends, self._device = cumulative, device
-        self.longest = int(np.diff(cumulative).max())
-        """Tokens of the longest document."""
-
-    @cached_property
-    def cumulative(self) -> torch.Tensor:
-        """The cumulative lengths on the device, int32 [num_documents + 1]."""
-        return torch.from_numpy(self._ends).to(self._device, non_blocking=True)
+        self.queries = self.keys = Ends(cumulative, device)
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -49,7 +71,8 @@ class Documents:
         while first + 1 < len(ends):
             fitting = int(np.searchsorted(ends, ends[first] + SHARED, "right")) - 1
             stop = max(fitting, first + 1)
-            runs.append(Run(int(ends[stop] - ends[first]), self._allowed(first, stop)))
+            length = int(ends[stop] - ends[first])
+            runs.append(Run(length, length, self._allowed(first, stop)))
             first = stop
         return runs
 
@@ -75,18 +98,24 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, document
     """
     length, count = query.shape[:2]
     q, k, v = (x.transpose(0, 1).flatten(0, 1) for x in (query, key, value))
-    out = in_one_kernel(q, k, v, documents) if _has_kernel(q) else _run_by_run(q, k, v, documents.runs)
+    out = attend_rows(q, k, v, documents)
     return out.view(count, length, -1).transpose(0, 1)
 
 
+def attend_rows(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: Spans) -> torch.Tensor:
+    """q [queries, heads, head_dim], k and v [keys, kv_heads, head_dim] -> [queries, heads, head_dim]."""
+    return in_one_kernel(q, k, v, spans) if _has_kernel(q) else _run_by_run(q, k, v, spans.runs)
+
+
 def _run_by_run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: list[Run]) -> torch.Tensor:
-    """[tokens, heads, head_dim] -> the same, a call per run.
+    """As attend_rows, a call per run.
 
     Split once: its gradient is one concatenation, while that of a slice is as long as the whole.
     """
-    sizes = [run.num_tokens for run in runs]
+    num_keys = [run.num_keys for run in runs]
+    split = torch.split(q, [run.num_queries for run in runs]), torch.split(k, num_keys), torch.split(v, num_keys)
     parts = []
-    for run, *qkv in zip(runs, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
+    for run, *qkv in zip(runs, *split, strict=True):
         query, key, value = (x.transpose(0, 1).unsqueeze(0) for x in qkv)
         out = scaled_dot_product_attention(
             query,
@@ -100,13 +129,22 @@ def _run_by_run(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: list[Ru
     return torch.cat(parts)
 
 
-def in_one_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents) -> torch.Tensor:
-    """[tokens, heads, head_dim] -> the same, by torch's attention over sequences of varying length."""
+def in_one_kernel(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, spans: Spans) -> torch.Tensor:
+    """As attend_rows, by torch's attention over sequences of varying length."""
     kernel = _kernel()
     assert kernel is not None
-    ends, longest = documents.cumulative, documents.longest
-    grouped = q.shape[1] != k.shape[1]
-    out: torch.Tensor = kernel(q, k, v, ends, ends, longest, longest, window_size=_NO_LOOKING_AHEAD, enable_gqa=grouped)
+    mine, theirs = spans.queries, spans.keys
+    out: torch.Tensor = kernel(
+        q,
+        k,
+        v,
+        mine.cumulative,
+        theirs.cumulative,
+        mine.longest,
+        theirs.longest,
+        window_size=_NO_LOOKING_AHEAD,
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
     return out
 
 

@@ -3,7 +3,7 @@
 Imported only after compat.prepare().
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,6 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_layer import TransformerLayer, TransformerLayerSubmodules
 from torch.nn.functional import scaled_dot_product_attention
 
-from .documents import Documents, attend
 from .experts import Experts, Router
 
 
@@ -48,7 +47,7 @@ class CoreAttention(torch.nn.Module):
     """Causal attention by torch's scaled_dot_product_attention: fused, no [s, s] matrix kept.
 
     query [s, b, heads, head_dim], key and value [s, b, kv_heads, head_dim] -> [s, b, heads * head_dim]. With
-    packed_seq_params (Packed) attention stays inside documents; a mask is never given.
+    packed_seq_params (Packed) their attention is taken; a mask is never given.
     """
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -67,22 +66,22 @@ class CoreAttention(torch.nn.Module):
         """See the class."""
         assert attention_mask is None
         if packed_seq_params is not None:
-            return attend(query, key, value, packed_seq_params.documents)
+            return packed_seq_params.attend(query, key, value)
         q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
         out = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
         return out.permute(2, 0, 1, 3).flatten(2)
 
 
 class Packed(PackedSeqParams):  # type: ignore[misc]
-    """How megatron-core carries the documents of a micro batch to the attention of every layer.
+    """How megatron-core carries to every layer's attention what a micro batch's own attention is.
 
     Its own packed form (`thd`, one row of tokens) needs Transformer Engine; here samples stay rows (`sbhd`).
     """
 
-    def __init__(self, documents: Documents, length: int) -> None:
-        """Documents of samples of `length` tokens."""
+    def __init__(self, attend: Callable[..., torch.Tensor], length: int) -> None:
+        """`attend` takes query, key and value as CoreAttention does; samples have `length` tokens over all ranks."""
         super().__init__(qkv_format="sbhd", max_seqlen_q=length, max_seqlen_kv=length)
-        self.documents = documents
+        self.attend = attend
 
 
 def block_spec(config: TransformerConfig, sparse: Sequence[bool]) -> TransformerBlockSubmodules:

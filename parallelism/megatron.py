@@ -1,4 +1,4 @@
-"""The megatron-core engine: tensor, sequence, pipeline, expert and data parallel ranks, on CPU or CUDA.
+"""The megatron-core engine: tensor, sequence, context, pipeline, expert and data parallel ranks.
 
 Imported only after compat.prepare().
 """
@@ -25,15 +25,15 @@ from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ..storage.checkpoints.tensor_source import TensorSource
-from .documents import Documents
+from .context import ContextShare
 from .engine import Samples, StepResult
-from .layers import Packed
+from .megatron_batches import MicroBatch, MicroBatches
 from .megatron_experts import Routers
 from .megatron_model import build_model, initialize_groups, transformer_config
 from .megatron_state import MegatronState
 from .rotary import RestartingRotary
 
-_Batch = dict[str, Any]
+_Loss = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]  # sum of losses, counted tokens, report
 
 
 class MegatronEngine:
@@ -51,6 +51,8 @@ class MegatronEngine:
         self._optimizer = get_megatron_optimizer(_optimizer_config(run), self._chunks)
         config.finalize_model_grads_func = finalize_model_grads
         self._state = MegatronState([*self._gpts.values()], self._optimizer, model, layout, self._place)
+        self._share = ContextShare.of(layout, self._place)
+        self._micro_batches = MicroBatches(self._share, run.train.micro_batch_size, self._device)
         self._routers = Routers(self._chunks, run, model) if model.experts else None
         self._forward_backward = get_forward_backward_func()
 
@@ -91,21 +93,24 @@ class MegatronEngine:
         return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied, routing=routing)
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
-        """See Engine. Runs the pipeline once per sequence; tensor ranks' vocabulary slices are gathered."""
+        """See Engine. Runs the pipeline once per sequence; the slices of tensor and context ranks are gathered."""
         for chunk in self._chunks:
             chunk.eval()
         # With virtual stages a pipeline takes its micro batches in groups of one for each stage.
         group = self._layout.pipeline if self._layout.virtual_pipeline > 1 else 1
         count = -(-len(tokens) // group) * group
-        rows = torch.from_numpy(np.resize(tokens, (count, tokens.shape[1]))).to(self._device)
+        unit = self._layout.length_unit(sequence=self._run.parallelism.sequence)
+        length = -(-tokens.shape[1] // unit) * unit
+        rows = torch.zeros(count, length, dtype=torch.int64, device=self._device)
+        rows[: len(tokens), : tokens.shape[1]] = torch.from_numpy(tokens)
         collected: list[torch.Tensor] = []
 
         def forward(iterator: Iterator[torch.Tensor], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
-            output = self._run_stage(chunk, next(iterator), None)
+            output = self._run_stage(chunk, self._micro_batches.of_tokens(next(iterator)))
 
             def keep(out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-                whole = tensor_parallel.gather_from_tensor_model_parallel_region(out)
-                collected.append(whole[..., : self._model.vocab_size].float().cpu())
+                whole = self._share.whole(tensor_parallel.gather_from_tensor_model_parallel_region(out))
+                collected.append(whole[:, : tokens.shape[1], : self._model.vocab_size].float().cpu())
                 return out.sum(), torch.ones((), dtype=torch.int, device=self._device), {}
 
             return output, keep
@@ -116,7 +121,7 @@ class MegatronEngine:
                 data_iterator=self._for_each_chunk(lambda: iter(torch.split(rows, 1))),
                 model=self._chunks,
                 num_microbatches=count,
-                seq_length=tokens.shape[1],
+                seq_length=length,
                 micro_batch_size=1,
                 forward_only=True,
             )
@@ -143,7 +148,7 @@ class MegatronEngine:
         count = len(samples.tokens) // size
         reports = self._forward_backward(
             forward_step_func=self._forward_step,
-            data_iterator=self._for_each_chunk(lambda: self._micro_batches(samples)),
+            data_iterator=self._for_each_chunk(lambda: self._micro_batches.of(samples)),
             model=self._chunks,
             num_microbatches=count,
             seq_length=samples.tokens.shape[1] - 1,
@@ -160,47 +165,28 @@ class MegatronEngine:
         """What megatron-core's schedules take: an iterator, or with virtual stages a list of one for each chunk."""
         return [make() for _ in self._chunks] if self._layout.virtual_pipeline > 1 else make()
 
-    def _micro_batches(self, samples: Samples) -> Iterator[_Batch]:
-        size = self._run.train.micro_batch_size
-        for start in range(0, len(samples.tokens), size):
-            rows = slice(start, start + size)
-            tokens = torch.from_numpy(samples.tokens[rows]).to(self._device, non_blocking=True)
-            yield {
-                "ids": tokens[:, :-1].contiguous(),
-                "labels": tokens[:, 1:].contiguous(),
-                "counted": torch.from_numpy(samples.counted[rows]).to(self._device),
-                "documents": self._documents(samples, start, start + size),
-            }
-
-    def _documents(self, samples: Samples, first: int, stop: int) -> Documents | None:
-        if samples.documents is None:
-            return None
-        return Documents(samples.documents.cumulative(first, stop), self._device)
-
-    def _forward_step(self, batches: Iterator[_Batch], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
+    def _forward_step(self, batches: Iterator[MicroBatch], chunk: torch.nn.Module) -> tuple[torch.Tensor, Any]:
         """One micro batch through this stage; the loss function runs on the last stage only."""
         batch = next(batches)
-        return self._run_stage(chunk, batch["ids"], batch["documents"]), lambda logits: self._loss(logits, batch)
+        return self._run_stage(chunk, batch), lambda logits: self._loss(logits, batch)
 
-    def _run_stage(self, chunk: torch.nn.Module, ids: torch.Tensor, documents: Documents | None) -> Any:
-        """What this stage makes of ids int64 [b, s]; each sample is one document if they are not given."""
-        positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    def _run_stage(self, chunk: torch.nn.Module, batch: MicroBatch) -> Any:
+        """What a chunk of this stage's layers makes of a micro batch."""
         rotary = self._gpts[chunk].rotary_pos_emb
         if isinstance(rotary, RestartingRotary):
-            rotary.positions = positions if documents is None else documents.positions(ids.shape)
-        packed = None if documents is None else Packed(documents, ids.shape[1])
-        return chunk(ids, positions, None, packed_seq_params=packed)
+            rotary.positions = batch.positions
+        return chunk(batch.ids, batch.positions, None, packed_seq_params=batch.packed)
 
-    def _loss(self, logits: torch.Tensor, batch: _Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """(sum of losses, counted tokens, report). logits [b, s, vocab / tensor]; padding rows count for nothing."""
+    def _loss(self, logits: torch.Tensor, batch: MicroBatch) -> _Loss:
+        """Of logits [b, s / context, vocab / tensor], whose padding rows count for nothing."""
         first = parallel_state.get_tensor_model_parallel_rank() * logits.shape[-1]
         real = self._model.vocab_size - first
         if real < logits.shape[-1]:
             padding = torch.arange(logits.shape[-1], device=logits.device) >= real
             logits = logits.masked_fill(padding, -math.inf)
-        losses = tensor_parallel.vocab_parallel_cross_entropy(logits.float(), batch["labels"])
-        total = (losses * batch["counted"]).sum()
-        tokens = batch["counted"].sum().to(torch.int)
+        losses = tensor_parallel.vocab_parallel_cross_entropy(logits.float(), batch.labels)
+        total = (losses * batch.counted).sum()
+        tokens = batch.counted.sum().to(torch.int)
         return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
 
 

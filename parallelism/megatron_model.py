@@ -72,6 +72,7 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
         attention_dropout=0.0,
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
+        context_parallel_size=layout.context,
         **_stages(model, layout),
         sequence_parallel=run.parallelism.sequence and layout.tensor > 1,
         pipeline_dtype=dtype,
@@ -197,6 +198,7 @@ def initialize_groups(layout: Layout) -> None:
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=layout.tensor,
         pipeline_model_parallel_size=layout.pipeline,
+        context_parallel_size=layout.context,
         virtual_pipeline_model_parallel_size=layout.virtual_pipeline if layout.virtual_pipeline > 1 else None,
         expert_model_parallel_size=layout.expert,
         expert_tensor_parallel_size=layout.expert_tensor,

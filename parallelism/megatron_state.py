@@ -95,12 +95,13 @@ class MegatronState:
         return pieces_of(part_of(name, chunk, self._layout, self._place, self._model), self._model)
 
     def _written_here(self, name: str, parameter: torch.nn.Parameter, optimizer: Any) -> bool:
-        """One writer per element: replicas over tensor, data and (a tied embedding) pipeline ranks stay silent."""
+        """One writer per element: replicas over tensor, context, data and (if tied) pipeline ranks stay silent."""
         if not getattr(parameter, "allreduce", True):  # experts: copies lie on their own data parallel ranks
             return _is_distributed(optimizer) or self._place.expert_data == 0
         shared_copy = self._model.tied and name == "output_layer.weight"
         sharded = getattr(parameter, "tensor_model_parallel", False) or self._place.tensor == 0
-        return not shared_copy and sharded and (_is_distributed(optimizer) or self._place.data == 0)
+        first_copy = self._place.data == self._place.context == 0
+        return not shared_copy and sharded and (_is_distributed(optimizer) or first_copy)
 
     def _slots(self, local: _Local) -> Iterator[tuple[str, torch.Tensor]]:
         yield WEIGHT, local.main

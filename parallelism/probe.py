@@ -17,6 +17,7 @@ import torch.distributed as dist
 from ..config.layout_rules import layout_of
 from ..config.loading import load_frozen
 from ..config.model import read_model
+from ..config.parallelism import ParallelismConfig
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoints.checkpoint import open_checkpoint
@@ -48,10 +49,9 @@ def write_logits(run: RunConfig, run_dir: RunDir, checkpoint: Path, out: Path, s
 
 
 def _on_one_rank(run: RunConfig, precision: str) -> RunConfig:
-    alone = {"tensor": 1, "pipeline": 1, "expert": 1, "expert_tensor": 1, "sequence": False}
     return run.model_copy(
         update={
-            "parallelism": run.parallelism.model_copy(update=alone),
+            "parallelism": ParallelismConfig(engine=run.parallelism.engine),
             "cluster": run.cluster.model_copy(update={"nodes": 1, "ranks_per_node": 1}),
             "train": run.train.model_copy(update={"precision": precision}),
         }

@@ -16,7 +16,7 @@ def attend_by_mask(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     """As documents.attend, by a mask [b, 1, s, s] and every key-value head written out for its queries."""
     q, k, v = (x.permute(1, 2, 0, 3) for x in (query, key, value))
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    lengths = documents.cumulative.diff().tolist()
+    lengths = documents.queries.cumulative.diff().tolist()
     numbers = torch.tensor([number for number, each in enumerate(lengths) for _ in range(each)])
     numbers = numbers.view(q.shape[0], 1, q.shape[2])
     allowed = (numbers.unsqueeze(3) == numbers.unsqueeze(2)).tril()
@@ -26,7 +26,7 @@ def attend_by_mask(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 if __name__ == "__main__":
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     compat.prepare()
-    from trainwright.parallelism import layers  # imports megatron, so only after compat.prepare()
+    from trainwright.parallelism import megatron_batches  # imports megatron, so only after compat.prepare()
 
-    vars(layers)["attend"] = attend_by_mask
+    vars(megatron_batches)["attend"] = attend_by_mask
     sys.exit(run_rank(Path(sys.argv[1]), 1))

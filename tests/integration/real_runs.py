@@ -45,14 +45,17 @@ BASE: dict[str, Any] = {
     "hidden_act": "silu",
     "eos_token_id": 0,
 }
+_TP2_SP = ["parallelism.tensor=2", "parallelism.sequence=true"]
 LAYOUTS: dict[str, list[str]] = {
     "tp1": [],
     "tp2": ["parallelism.tensor=2", "cluster.ranks_per_node=2"],
-    "tp2_sp": ["parallelism.tensor=2", "parallelism.sequence=true", "cluster.ranks_per_node=2"],
+    "tp2_sp": [*_TP2_SP, "cluster.ranks_per_node=2"],
     "tp4": ["parallelism.tensor=4", "cluster.ranks_per_node=4"],  # two key-value heads over four ranks
     "pp2": ["parallelism.pipeline=2", "cluster.ranks_per_node=2"],
     "tp2_pp2": ["parallelism.tensor=2", "parallelism.pipeline=2", "cluster.ranks_per_node=4"],
     "dp2": ["parallelism.zero=1", "cluster.ranks_per_node=2"],
+    "cp2": ["parallelism.context=2", "cluster.ranks_per_node=2"],
+    "tp2_sp_cp2": ["parallelism.context=2", *_TP2_SP, "cluster.ranks_per_node=4"],
     "pp2_uneven": ["parallelism.pipeline=2", "parallelism.stage_layers=[3, 1]", "cluster.ranks_per_node=2"],
     "pp2_vpp2": [
         "parallelism.pipeline=2",
@@ -73,10 +76,13 @@ MOE_LAYOUTS: dict[str, list[str]] = {
     ],
     "ep2_zero": ["parallelism.expert=2", "parallelism.zero=1", "cluster.ranks_per_node=4"],  # two copies of each expert
     "etp2": ["parallelism.expert_tensor=2", *LAYOUTS["tp2_sp"]],
+    "cp2_ep2": ["parallelism.context=2", "parallelism.expert=2", "cluster.ranks_per_node=2"],
+    "tp2_sp_cp2_ep4": ["parallelism.context=2", "parallelism.expert=4", *_TP2_SP, "cluster.ranks_per_node=4"],
     "tp2_sp": LAYOUTS["tp2_sp"],  # every tensor rank has all experts whole
 }
 ONE_RANK = [
-    *(f"parallelism.{axis}=1" for axis in ("tensor", "pipeline", "virtual_pipeline", "expert", "expert_tensor")),
+    *(f"parallelism.{axis}=1" for axis in ("tensor", "context", "pipeline", "virtual_pipeline")),
+    *(f"parallelism.{axis}=1" for axis in ("expert", "expert_tensor")),
     "parallelism.stage_layers=null",
     "parallelism.sequence=false",
     "parallelism.zero=0",

@@ -11,7 +11,7 @@ from .real_runs import LAYOUTS, WHOLE, Model, curve, largest_difference, make_pr
 pytestmark = pytest.mark.ranks
 STEPS = 20
 
-_COVERED = ("tp1", "tp2", "tp4", "pp2", "pp2_uneven")  # by others that are in `make test`
+_COVERED = ("tp1", "tp2", "tp4", "pp2", "pp2_uneven", "cp2")  # by others that are in `make test`
 
 
 @pytest.fixture(scope="module")

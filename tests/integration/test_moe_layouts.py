@@ -23,7 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("moe"), QWEN2_MOE)
 
 
-_COVERED = ("ep4", "tp2_sp", "pp2_vpp2_ep2")  # by others that are in `make test`
+_COVERED = ("ep4", "tp2_sp", "pp2_vpp2_ep2", "cp2_ep2", "tp2_sp_cp2_ep4")  # by others that are in `make test`
 
 
 @pytest.fixture(scope="module")

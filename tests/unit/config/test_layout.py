@@ -33,6 +33,7 @@ def layout(run_file: Path, *overrides: str) -> Layout:
 def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tuple[int, int, int]) -> None:
     found = layout(run_file, *overrides)
     assert (found.tensor, found.pipeline, found.data) == sizes
+    assert found.context == 1
     assert found.world_size == sizes[0] * sizes[1] * sizes[2]
 
 
@@ -60,6 +61,21 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
             ),
             "6 is 3 micro batches, no multiple of pipeline 2, which virtual_pipeline needs; use 4 or 8",
         ),
+        (
+            ("cluster.ranks_per_node=2", "parallelism.context=2", "data.sequence_length=30"),
+            "data.sequence_length: 30 is not a multiple of 4, as parallelism.context 2 needs; use 28 or 32",
+        ),
+        (
+            (
+                "cluster.ranks_per_node=12",
+                "parallelism.tensor=4",
+                "parallelism.context=3",
+                "parallelism.sequence=true",
+                "data.sequence_length=6",
+            ),
+            "6 is not a multiple of 12, as parallelism.context 3 and parallelism.tensor 4 need; use 12",
+        ),
+        (("parallelism.context=2",), "tensor 1 x context 2 x pipeline 1 does not divide the world size 1"),
         (("parallelism.tensor=2",), "make the world size a multiple of 2"),
         (("cluster.ranks_per_node=3",), "train.global_batch_size: 4 is not a multiple"),
         (("train.micro_batch_size=3",), "use 3 or 6"),
@@ -72,7 +88,7 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
                 "parallelism.sequence=true",
                 "data.sequence_length=33",
             ),
-            "data.sequence_length: 33 is not a multiple of parallelism.tensor 2",
+            "data.sequence_length: 33 is not a multiple of 2, as parallelism.tensor 2 needs; use 32 or 34, or set",
         ),
     ],
 )

@@ -85,11 +85,11 @@ def test_no_run_is_larger_than_its_documents_need(rng: random.Random) -> None:
         runs = documents_of(samples).runs
         tokens = sum(map(sum, samples))
         longest = max(map(max, samples))
-        assert sum(run.num_tokens for run in runs) == tokens
+        assert sum(run.num_queries for run in runs) == tokens
         for run in runs:
-            assert run.num_tokens <= (longest if run.allowed is None else SHARED)
+            assert run.num_queries <= (longest if run.allowed is None else SHARED)
         for run, following in pairwise(runs):  # so that there are at most 2 * tokens / SHARED + 1 calls
-            assert run.num_tokens + following.num_tokens > SHARED
+            assert run.num_queries + following.num_queries > SHARED
 
 
 def test_positions_begin_anew_with_each_document(rng: random.Random) -> None:
@@ -105,4 +105,4 @@ def test_torchs_kernel_takes_what_it_is_given() -> None:
     q, k, v = (torch.empty(50, heads, 16, dtype=torch.bfloat16, device="meta") for heads in (4, 2, 2))
     documents = Documents(np.array([0, 20, 50], np.int32), "meta")
     assert in_one_kernel(q, k, v, documents).shape == q.shape
-    assert documents.longest == 30
+    assert documents.queries.longest == 30
