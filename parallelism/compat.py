@@ -44,7 +44,7 @@ def _absent(package: str) -> Iterator[None]:
 
 
 def _prepare_cpu() -> None:
-    from .cpu_standins import install
+    from .megatron.cpu_standins import install
 
     install()
     # megatron decorates fused functions that we never call with torch.compile; importing the compiler takes seconds.

@@ -4,6 +4,7 @@ from . import compat
 
 compat.prepare()  # megatron-core is imported only after it
 
-from . import megatron, trainer  # noqa: E402
+from . import trainer  # noqa: E402
+from .megatron import engine  # noqa: E402
 
-__all__ = ["megatron", "trainer"]
+__all__ = ["engine", "trainer"]

@@ -23,6 +23,7 @@ from ..config.rundir import RunDir
 from ..storage.checkpoints.checkpoint import open_checkpoint
 from ..storage.loading.training_data import TrainingData
 from . import compat
+from .engines import build_engine
 from .ranks import join
 
 
@@ -36,9 +37,7 @@ def write_logits(run: RunConfig, run_dir: RunDir, checkpoint: Path, out: Path, s
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     join(layout.world_size)
     try:
-        from .megatron import MegatronEngine  # imports megatron, so only after compat.prepare()
-
-        engine = MegatronEngine(run, model, layout, rank=0)
+        engine = build_engine(run, model, layout, rank=0)
         engine.load(open_checkpoint(checkpoint), 0)
         logits = engine.logits(tokens)
     finally:

@@ -29,7 +29,8 @@ from . import compat
 from .bad_chunks import record, replace_recorded
 from .batches import BatchReader
 from .collectives import install
-from .engine import Engine, Samples, StepResult
+from .engine import Samples, StepResult
+from .engines import build_engine
 from .flight_record import operations_now
 from .hang_report import Reporter
 from .preflight import preflight
@@ -103,11 +104,9 @@ class _Training:
         layout: Layout,
         data: TrainingData,
     ) -> None:
-        from .megatron import MegatronEngine  # imports megatron, so only after compat.prepare()
-
         self._run, self._run_dir, self._attempt, self._me = run, run_dir, attempt, me
         self._model, self._data = model, data
-        self._engine: Engine = MegatronEngine(run, model, layout, me.rank)
+        self._engine = build_engine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
         self.ledger = LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}")
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)

@@ -26,7 +26,7 @@ def attend_by_mask(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
 if __name__ == "__main__":
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     compat.prepare()
-    from trainwright.parallelism import megatron_batches  # imports megatron, so only after compat.prepare()
+    from trainwright.parallelism.megatron import batches  # imports megatron, so only after compat.prepare()
 
-    vars(megatron_batches)["attend"] = attend_by_mask
+    vars(batches)["attend"] = attend_by_mask
     sys.exit(run_rank(Path(sys.argv[1]), 1))

@@ -12,7 +12,7 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-_ENGINE = "trainwright.parallelism.megatron"
+_ENGINE = "trainwright.parallelism.megatron.engine"
 _STAND_INS = {_ENGINE: "toy_engine.py", "trainwright.parallelism.compat": "toy_compat.py"}
 
 

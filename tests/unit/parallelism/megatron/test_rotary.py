@@ -9,7 +9,7 @@ from trainwright.parallelism import compat
 
 compat.prepare()
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
-from trainwright.parallelism.rotary import RestartingRotary
+from trainwright.parallelism.megatron.rotary import RestartingRotary
 
 settings = dict(rotary_percent=1.0, rotary_base=100, use_cpu_initialization=True)
 plain, restarting = RotaryEmbedding(8, **settings)(5), RestartingRotary(8, **settings)

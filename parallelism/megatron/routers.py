@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from ..config.model import ModelShape
-from ..config.run import RunConfig
-from ..tracking.recorder import Routing
-from .engine import Samples
+from ...config.model import ModelShape
+from ...config.run import RunConfig
+from ...tracking.recorder import Routing
+from ..engine import Samples
 from .experts import Router
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..config.layout import Coordinates, Layout
-from ..config.model import ModelShape
-from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
-from ..storage.checkpoints.rectangles import Rectangle, matrix_shape, rectangles_of_flat_range
-from ..storage.checkpoints.tensor_names import Piece, pieces_of
-from ..storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
-from .compat import set_adam_step
-from .megatron_model import part_of
+from ...config.layout import Coordinates, Layout
+from ...config.model import ModelShape
+from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ...storage.checkpoints.rectangles import Rectangle, matrix_shape, rectangles_of_flat_range
+from ...storage.checkpoints.tensor_names import Piece, pieces_of
+from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
+from ..compat import set_adam_step
+from .model import part_of
 
 ADAM_SLOTS = ("exp_avg", "exp_avg_sq")
 

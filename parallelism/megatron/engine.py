@@ -20,18 +20,18 @@ from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.module import Float16Module
 from megatron.core.utils import unwrap_model
 
-from ..config.layout import Layout
-from ..config.model import ModelShape
-from ..config.run import RunConfig
-from ..storage.checkpoints.checkpoint_writer import OwnedRectangle
-from ..storage.checkpoints.tensor_source import TensorSource
+from ...config.layout import Layout
+from ...config.model import ModelShape
+from ...config.run import RunConfig
+from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ...storage.checkpoints.tensor_source import TensorSource
+from ..engine import Samples, StepResult
+from .batches import MicroBatch, MicroBatches
 from .context import ContextShare
-from .engine import Samples, StepResult
-from .megatron_batches import MicroBatch, MicroBatches
-from .megatron_experts import Routers
-from .megatron_model import build_model, initialize_groups, transformer_config
-from .megatron_state import MegatronState
+from .model import build_model, initialize_groups, transformer_config
 from .rotary import RestartingRotary
+from .routers import Routers
+from .state import MegatronState
 
 _Loss = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]  # sum of losses, counted tokens, report
 

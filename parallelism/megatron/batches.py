@@ -10,10 +10,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..storage.loading.offsets import Offsets
+from ...storage.loading.offsets import Offsets
+from ..documents import Documents, attend
+from ..engine import Samples
 from .context import ContextShare, SharedContext
-from .documents import Documents, attend
-from .engine import Samples
 from .layers import Packed
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainwright.parallelism import compat
+from trainwright.parallelism.megatron.context import ContextShare, SharedContext
 
-from .test_documents import HEAD_DIM, HEADS, draw_lengths, gradients, heads_of, masked, rng
+from ..test_documents import HEAD_DIM, HEADS, draw_lengths, gradients, heads_of, masked, rng
 
 __all__ = ["rng"]
 
@@ -16,9 +16,6 @@ __all__ = ["rng"]
 @pytest.mark.parametrize("size", [2, 3, 4])
 @pytest.mark.parametrize("kv_heads", [1, 2, HEADS])
 def test_all_ranks_together_are_the_whole(size: int, kv_heads: int, rng: random.Random) -> None:
-    compat.prepare()
-    from trainwright.parallelism.context import ContextShare, SharedContext  # imports megatron
-
     for _ in range(4):
         length, count = 2 * size * rng.randint(1, 30), rng.randint(1, 3)
         samples = draw_lengths(rng, length, count)
@@ -39,9 +36,6 @@ def test_all_ranks_together_are_the_whole(size: int, kv_heads: int, rng: random.
 
 def test_ranks_have_the_same_work() -> None:
     """Pairs of queries and keys of a sample that is one document."""
-    compat.prepare()
-    from trainwright.parallelism.context import ContextShare, SharedContext
-
     ends = np.array([0, 64], np.int32)
     runs = [SharedContext(ContextShare(4, rank), ends, 64, "cpu").runs for rank in range(4)]
     pairs = [sum(run.num_queries * (2 * run.num_keys - run.num_queries + 1) // 2 for run in each) for each in runs]

@@ -13,12 +13,12 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 
-from ..config.layout import Coordinates, Layout
-from ..config.model import ModelShape, RopeScaling
-from ..config.run import RunConfig
-from ..storage.checkpoints.tensor_names import Part, padded_vocab_size
+from ...config.layout import Coordinates, Layout
+from ...config.model import ModelShape, RopeScaling
+from ...config.run import RunConfig
+from ...storage.checkpoints.tensor_names import Part, padded_vocab_size
+from ..ranks import PATIENCE
 from .layers import block_spec
-from .ranks import PATIENCE
 from .rotary import RestartingRotary
 
 _OUTSIDE_LAYERS = {

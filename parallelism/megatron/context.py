@@ -1,19 +1,14 @@
-"""Context parallel: which positions of each sample a rank has, and attention of its queries to the keys of all ranks.
-
-Imported only after compat.prepare().
-"""
+"""Context parallel: which positions of each sample a rank has, and attention of its queries to all ranks' keys."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from megatron.core import parallel_state
-from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 from numpy.typing import NDArray
 
-from ..config.layout import Coordinates, Layout
-from .documents import Ends, Run, attend_rows
+from ...config.layout import Coordinates, Layout
+from ..documents import Ends, Run, attend_rows
 
 _Places = NDArray[np.int64]
 
@@ -50,9 +45,7 @@ class ContextShare:
         """The other way, from all ranks of the group: x [b, s / size, ...] -> [b, s, ...]."""
         if self.size == 1:
             return x
-        gathered: torch.Tensor = gather_from_sequence_parallel_region(
-            x.transpose(0, 1).contiguous(), group=parallel_state.get_context_parallel_group()
-        )
+        gathered = _gather(x.transpose(0, 1).contiguous())
         length = len(gathered)
         rows = torch.from_numpy(self.rows(np.arange(length), length)).to(x.device)
         return gathered.index_select(0, rows).transpose(0, 1)
@@ -91,10 +84,7 @@ class SharedContext:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """query [s / size, b, heads, head_dim], key, value [s / size, b, kv_heads, head_dim] -> [s / size, b, -1]."""
-        group = parallel_state.get_context_parallel_group()
-        return self.attend_to(
-            query, gather_from_sequence_parallel_region(torch.stack((key, value), dim=2), group=group)
-        )
+        return self.attend_to(query, _gather(torch.stack((key, value), dim=2)))
 
     def attend_to(self, query: torch.Tensor, gathered: torch.Tensor) -> torch.Tensor:
         """`gathered` [s, b, 2, kv_heads, head_dim]: keys and values, the ranks' shares one after another."""
@@ -131,6 +121,15 @@ class SharedContext:
             return None
         square = torch.ones(num_queries, num_keys, dtype=torch.bool, device=self._device)
         return square.tril(num_keys - num_queries)
+
+
+def _gather(x: torch.Tensor) -> torch.Tensor:
+    """x [n, ...] of all ranks of the context parallel group, one after another; gradients are summed back."""
+    from megatron.core import parallel_state  # imported already by the engine, whose groups these are
+    from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
+
+    gathered: torch.Tensor = gather_from_sequence_parallel_region(x, group=parallel_state.get_context_parallel_group())
+    return gathered
 
 
 def _cumulative(lengths: _Places) -> NDArray[np.int32]:
