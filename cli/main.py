@@ -19,6 +19,7 @@ COMMANDS = (
     "quickstart",
     "data",
     "plan",
+    "verify-layout",
     "submit",
     "sweep",
     "status",
@@ -71,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="trainwright", description="Train large language models on Slurm clusters and serve them.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        importlib.import_module(f"trainwright.cli.{name}").add_parser(commands)
+        importlib.import_module(f"trainwright.cli.{name.replace('-', '_')}").add_parser(commands)
     return parser
 
 

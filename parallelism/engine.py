@@ -1,5 +1,6 @@
 """The contract that every training engine keeps. The trainer is its only caller."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,6 +43,13 @@ class StepResult:
     """What the routers did over the global batch; None for a dense model."""
 
 
+GRADIENT = "gradient"
+"""Slot of the rectangles that a Watch gets."""
+Watch = Callable[[Iterator[OwnedRectangle]], None]
+"""Is shown what this rank owns of the gradient before clipping (every element is owned by one rank): that of the mean
+loss over the counted tokens of the global batch, and of the router's losses."""
+
+
 class Engine(Protocol):
     """A model, its optimizer and its parallel layout, on one rank."""
 
@@ -49,7 +57,7 @@ class Engine(Protocol):
         """Fill weights and optimizer slots from `source`; AdamW goes on as after `optimizer_steps` updates."""
         ...
 
-    def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+    def train_step(self, samples: Samples, learning_rate: float, watch: Watch | None = None) -> StepResult:
         """One update on this rank's share of the global batch (the same on all ranks of one data parallel place)."""
         ...
 

@@ -25,7 +25,7 @@ from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.tensor_source import TensorSource
-from ..engine import Samples, StepResult
+from ..engine import Samples, StepResult, Watch
 from .batches import MicroBatch, MicroBatches
 from .context import ContextShare
 from .model import build_model, initialize_groups, transformer_config
@@ -76,7 +76,7 @@ class MegatronEngine:
         """See Engine."""
         return list(self._state.owned())
 
-    def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+    def train_step(self, samples: Samples, learning_rate: float, watch: Watch | None = None) -> StepResult:
         """See Engine."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -88,7 +88,7 @@ class MegatronEngine:
         if self._routers:
             self._routers.begin_step(samples)
         loss, tokens = self._run_microbatches(samples)
-        applied, grad_norm = self._update()
+        applied, grad_norm = self._update(watch)
         routing = self._routers.report() if self._routers else None
         return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied, routing=routing)
 
@@ -127,13 +127,15 @@ class MegatronEngine:
             )
         return torch.cat(collected)[: len(tokens)].numpy() if collected else None
 
-    def _update(self) -> tuple[bool, float]:
+    def _update(self, watch: Watch | None) -> tuple[bool, float]:
         """Clip and step if the gradient is finite; (applied, norm before clipping), equal on all ranks.
 
         megatron's own step() would apply a gradient that is not finite, so its parts are called here.
         """
         self._optimizer.prepare_grads()
         norm = float(self._optimizer.get_grad_norm())
+        if watch:
+            watch(self._state.gradients())
         if not math.isfinite(norm):
             return False, norm
         limit = self._run.train.optimizer.clip_norm

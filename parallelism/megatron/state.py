@@ -17,6 +17,7 @@ from ...storage.checkpoints.rectangles import Rectangle, matrix_shape, rectangle
 from ...storage.checkpoints.tensor_names import Piece, pieces_of
 from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
 from ..compat import set_adam_step
+from ..engine import GRADIENT
 from .model import part_of
 
 ADAM_SLOTS = ("exp_avg", "exp_avg_sq")
@@ -68,6 +69,13 @@ class MegatronState:
                 continue
             for slot, tensor in self._slots(local):
                 yield from _cut(slot, tensor, local)
+
+    def gradients(self) -> Iterator[OwnedRectangle]:
+        """This rank's rectangles of the gradient that the optimizer was given."""
+        for local in self._locals():
+            if local.written_here:
+                gradient = local.main.grad
+                yield from _cut(GRADIENT, torch.zeros_like(local.main) if gradient is None else gradient, local)
 
     def _locals(self) -> Iterator[_Local]:
         for chunk, name, parameter in self._parameters():

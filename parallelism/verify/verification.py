@@ -1,0 +1,61 @@
+"""One small run verified: its ranks computed as forks of this process, the reference here, and both compared."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...config.layout_rules import layout_of
+from ...config.loading import load_frozen
+from ...config.model import ModelShape, read_model
+from ...config.run import RunConfig
+from .. import compat
+from ..batches import BatchReader
+from .drawn import DrawnData
+
+_PATIENCE_S = 600.0
+
+
+def prepare() -> None:
+    """Import what ranks need, once, and keep torch to one thread: OpenMP's threads do not survive a fork."""
+    torch.set_num_threads(1)
+    compat.prepare()
+    from .. import imports  # noqa: F401
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Of the small run in a folder (run.yaml, config.json): findings, largest differences, seconds, versions.
+
+    Raises FoundBad if a rank fails.
+    """
+    from .compare import Comparer
+    from .ranks import compute, run_forked
+
+    run, model = load_frozen(folder / "run.yaml"), read_model(folder)
+    layout = layout_of(run, model)
+    began = time.perf_counter()
+    run_forked(layout.world_size, lambda rank: compute(run, model, rank, folder / "ranks"), _PATIENCE_S)
+    comparison = Comparer(model, folder / "ranks").compare(_reference(run, model, folder), run.train.seed)
+    return {
+        "layout": layout.sizes(),
+        "findings": [asdict(finding) for finding in comparison.findings],
+        "largest": comparison.largest,
+        "seconds": round(time.perf_counter() - began, 1),
+        "versions": compat.versions(),
+    }
+
+
+def _reference(run: RunConfig, model: ModelShape, folder: Path) -> list[Any]:
+    from .ranks import LEARNING_RATE, STEPS
+    from .reference import Reference
+
+    reference = Reference(run, model, folder)
+    data = DrawnData(run.data, model.vocab_size, run.train.micro_batch_size)
+    reader = BatchReader(run, data, 0, 1)  # type: ignore[arg-type]
+    try:
+        size = run.train.global_batch_size
+        return [reference.step(reader.read(number * size), LEARNING_RATE) for number in range(STEPS)]
+    finally:
+        reader.close()
