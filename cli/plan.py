@@ -63,6 +63,7 @@ def plan_text(plan: "Plan") -> str:
     lines = [
         f"run         {plan.name}, in {plan.run_dir}",
         f"layout      {' x '.join(axes)} = {len(plan.ranks)} ranks{inside if sparse else ''}",
+        *([f"proof       {plan.proof}"] if plan.proof else []),
         f"parameters  {plan.parameters:,}{active}",
         "memory      unknown: try a few steps (train.steps=5) before a long run",
         f"tokens      {plan.tokens_per_step:,} per step x {plan.steps:,} steps = {plan.tokens:,}",

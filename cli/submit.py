@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     it was, else 1."""
     then = read_then(arguments.then)
     started = _submit(arguments, then)
+    _warn_if_not_verified(started.attempt.run_dir)
     if not arguments.wait:
         emit(arguments, started.record(), started.text())
         return 0
@@ -111,6 +112,16 @@ def _submit(arguments: argparse.Namespace, then: Then | None) -> _Started:
     attempt = continue_run(old, arguments.overrides) if old else submit_run(run, source=path)
     followers = submit_then(then, attempt, run) if then and on_slurm else None
     return _Started(attempt, job, followers)
+
+
+def _warn_if_not_verified(run_dir: "RunDir") -> None:
+    from ..config.certificates import NOT_VERIFIED, proof
+    from ..config.loading import load_frozen
+    from ..config.model import read_model
+
+    words = proof(load_frozen(run_dir.run_yaml), read_model(run_dir.model_config))
+    if words == NOT_VERIFIED:
+        print(f"warning: the layout is {words}", file=sys.stderr)
 
 
 def _run_to_go_on(name: str) -> "RunDir":

@@ -16,7 +16,8 @@ from .shrinking import model_config, shrink
 
 _CODE = ("config", "storage/checkpoints", "parallelism")
 _PACKAGES = ("torch", "megatron-core", "deepspeed", "transformers", "numpy")
-_MATTERS = {"data": ("document_mask", "reset_positions", "prompt_mask", "sequence_length")}
+_OF_DATA = ("document_mask", "reset_positions", "prompt_mask", "sequence_length")
+NOT_VERIFIED = "not verified; `trainwright verify-layout` compares it with one rank in about a minute, on a CPU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def certificate_key(run: RunConfig, model: ModelShape) -> str:
     facts = {
         "parallelism": small.parallelism.model_dump(mode="json"),
         "train": small.train.model_dump(mode="json", exclude={"schedule", "steps", "seed"}),
-        "data": {name: data[name] for name in _MATTERS["data"]},
+        "data": {name: data[name] for name in _OF_DATA},
         "model": model_config(shape),
         "ranks": small.cluster.world_size,
         "versions": installed_versions(),
@@ -60,6 +61,16 @@ def find_certificate(run: RunConfig, model: ModelShape) -> Certificate | None:
         return Certificate(**json.loads(_path(run, key).read_text()))
     except (OSError, ValueError, TypeError):  # none, or of another version
         return None
+
+
+def proof(run: RunConfig, model: ModelShape) -> str | None:
+    """Whether the layout was verified, in words; None for one rank, which has nothing to prove."""
+    if run.cluster.world_size == 1:
+        return None
+    found = find_certificate(run, model)
+    if found is None:
+        return NOT_VERIFIED
+    return f"verified at {found.created}: every gradient within {found.largest['gradients, step 1']:.0e} of one rank's"
 
 
 def write_certificate(run: RunConfig, certificate: Certificate) -> Path:

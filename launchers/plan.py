@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..config.certificates import proof
 from ..config.errors import UserError
 from ..config.layout import Layout
 from ..config.layout_rules import layout_of
@@ -50,6 +51,8 @@ class Plan:
     """Where it would go, unless the name is taken."""
     scheduler: str
     layout: dict[str, int]
+    proof: str | None
+    """Whether verify-layout has shown that this layout computes what one rank computes; None for one rank."""
     ranks: list[RankPlace]
     parameters: int
     active_parameters: int
@@ -107,6 +110,7 @@ def plan_run(run: RunConfig, step_time_s: float | None = None) -> Plan:
         run_dir=str(run_dir.path),
         scheduler=run.cluster.scheduler,
         layout=layout.sizes(),
+        proof=proof(run, model),
         ranks=_ranks(run, layout, model),
         parameters=model.num_parameters(),
         active_parameters=model.num_active_parameters(),

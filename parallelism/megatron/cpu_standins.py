@@ -32,6 +32,8 @@ def install() -> None:
     _accept_cuda_devices()
     _report_cuda_types()
     dist.all_to_all_single = _all_to_all_with_lists(dist.all_to_all_single)
+    dist.all_gather = _all_gather_of_any_lengths(dist.all_gather)
+    dist.reduce_scatter = _reduce_scatter_of_any_lengths(dist.reduce_scatter)
 
 
 def _stand_in_for_cuda() -> None:
@@ -100,3 +102,37 @@ def _all_to_all_with_lists(all_to_all: Callable[..., Any]) -> Callable[..., Any]
         return all_to_all(output, input, listed(output_split_sizes), listed(input_split_sizes), **kwargs)
 
     return exchange
+
+
+def _all_gather_of_any_lengths(all_gather: Callable[..., Any]) -> Callable[..., Any]:
+    """NCCL gathers tensors of different lengths (the tokens of experts' tensor ranks), gloo only equal ones."""
+
+    def gather(outputs: list[torch.Tensor], mine: torch.Tensor, group: Any = None, **kwargs: Any) -> Any:
+        longest = max(len(each) for each in outputs) if outputs and outputs[0].dim() else 0
+        if all(len(each) == longest for each in outputs if longest):
+            return all_gather(outputs, mine, group=group, **kwargs)
+        padded = mine.new_zeros(longest, *mine.shape[1:])
+        padded[: len(mine)] = mine
+        received = [torch.empty_like(padded) for _ in outputs]
+        all_gather(received, padded, group=group)
+        for output, each in zip(outputs, received, strict=True):
+            output.copy_(each[: len(output)])
+        return None
+
+    return gather
+
+
+def _reduce_scatter_of_any_lengths(reduce_scatter: Callable[..., Any]) -> Callable[..., Any]:
+    """The same the other way; a sum."""
+
+    def scatter(output: torch.Tensor, mine: list[torch.Tensor], *args: Any, group: Any = None, **kwargs: Any) -> Any:
+        if len({len(each) for each in mine}) < 2:
+            return reduce_scatter(output, mine, *args, group=group, **kwargs)
+        if args or kwargs:
+            raise NotImplementedError("only sums are needed")
+        whole = torch.cat(mine)
+        dist.all_reduce(whole, group=group)
+        output.copy_(torch.split(whole, [len(each) for each in mine])[dist.get_rank(group)])
+        return None
+
+    return scatter

@@ -53,7 +53,7 @@ class DrawnData:
     """Stands where TrainingData does: samples of random tokens, documents and padding, uneven on purpose.
 
     The first sample of every other micro batch is almost all padding, so that a mean over micro batches or ranks is not
-    the mean over tokens.
+    the mean over tokens; all others reach into the shares of all ranks that share a sample.
     """
 
     def __init__(self, data: DataConfig, vocab_size: int, micro_batch_size: int) -> None:
@@ -71,7 +71,7 @@ class DrawnData:
         generator, length = _generator("sample", position), self._length
         batch.tokens[row] = generator.integers(0, self._vocab_size, length)
         short = position % (2 * self._micro) == 0
-        batch.filled[row] = length // 4 if short else generator.integers(length // 2, length + 1)
+        batch.filled[row] = length // 4 if short else generator.integers(length - 2, length + 1)
         if batch.trained is not None:
             batch.trained[row] = generator.random(length) < 0.8
         if starts:

@@ -88,7 +88,7 @@ ONE_RANK = [
     "parallelism.zero=0",
     "cluster.ranks_per_node=1",
 ]
-_RUN = f"""\
+RUN_FILE = f"""\
 schema_version: 1
 name: run
 model: config.json
@@ -157,7 +157,7 @@ def make_project(folder: Path, model: Model, seed: int = 1) -> Path:
         (text / f"{number:04d}.txt").write_text(" ".join(draw.choice(words) for _ in range(count)))
     build_store([text], folder / "store.zarr", BuildOptions(vocab_size=VOCABULARY), lambda *_: None)
     (folder / "config.json").write_text(json.dumps(model.config()))
-    (folder / "run.yaml").write_text(_RUN)
+    (folder / "run.yaml").write_text(RUN_FILE)
     return folder / "run.yaml"
 
 

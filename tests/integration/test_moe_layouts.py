@@ -23,7 +23,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("moe"), QWEN2_MOE)
 
 
-_COVERED = ("ep4", "tp2_sp", "pp2_vpp2_ep2", "cp2_ep2", "tp2_sp_cp2_ep4")  # by others that are in `make test`
+_IN_TEST = ("tp2_sp_ep2",)  # tests/contracts has every layout, a step from one state
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def one_rank(project: Path) -> RunDir:
     )
 
 
-@pytest.mark.parametrize("layout", [name for name in MOE_LAYOUTS if WHOLE or name not in _COVERED])
+@pytest.mark.parametrize("layout", [name for name in MOE_LAYOUTS if WHOLE or name in _IN_TEST])
 def test_each_step_from_the_references_state(project: Path, one_rank: RunDir, layout: str) -> None:
     expected, worst = curve(one_rank), 0.0
     for step in FROM_ITS_STATE:

@@ -15,7 +15,7 @@ from trainwright.storage.loading.training_data import TrainingData
 from trainwright.tracking.recorder import read_metrics
 
 from ..unit.storage.chats import write_chats, write_tokenizer
-from .real_runs import _RUN, LAYOUTS, LENGTH, Model, curve, engines_logits, train
+from .real_runs import LAYOUTS, LENGTH, RUN_FILE, Model, curve, engines_logits, train
 
 pytestmark = pytest.mark.ranks
 BATCH, STEPS = 4, 8
@@ -39,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_store([write_chats(folder / "chats.jsonl", chats)], folder / "store.zarr", options, lambda *_: None)
     model = Model("llama", False, (("vocab_size", 400),))
     (folder / "config.json").write_text(json.dumps(model.config()))
-    (folder / "run.yaml").write_text(_RUN)
+    (folder / "run.yaml").write_text(RUN_FILE)
     return folder / "run.yaml"
 
 

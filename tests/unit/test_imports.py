@@ -27,7 +27,7 @@ HEAVY = {
     "torch": ("parallelism", "serving/logits_check.py"),
     "megatron": ("parallelism",),
     "deepspeed": ("parallelism",),
-    "transformers": ("serving/logits_check.py",),
+    "transformers": ("serving/logits_check.py", "parallelism/verify/reference.py", "parallelism/deepspeed"),
     "vllm": (),
     "wandb": ("tracking/wandb_log.py", "tracking/sync.py"),
     "matplotlib": ("tracking/plot.py",),

@@ -1,0 +1,86 @@
+"""Layouts that engines must compute right, as overrides of one run file, each with the model that makes it hard."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..integration.real_runs import MIXTRAL, QWEN2_MOE, QWEN3_MOE, QWEN3_MOE_UNSCALED, QWEN_EXPERTS, Model
+
+LLAMA, LLAMA_TIED = Model("llama", tied=False), Model("llama", tied=True)
+QWEN2, QWEN3 = Model("qwen2", tied=True), Model("qwen3", tied=False)
+STRETCHED = Model(
+    "llama",
+    tied=False,
+    more=(
+        (
+            "rope_scaling",
+            {
+                "rope_type": "llama3",
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+        ),
+    ),
+)
+MANY_HEADS = Model("llama", tied=False, more=(("num_key_value_heads", 8),))
+DENSE_FIRST = Model("qwen3_moe", False, (*QWEN_EXPERTS, ("norm_topk_prob", True), ("mlp_only_layers", [0])))
+ROUTER = ["train.router.z_loss_coef=1.0e-3", "train.router.aux_loss_coef=0.05"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and what its run file says of layout and training."""
+
+    name: str
+    model: Model
+    overrides: tuple[str, ...]
+
+
+def case(name: str, model: Model, ranks: int, /, *more: str, **axes: Any) -> Case:
+    """`axes` are fields of `parallelism`."""
+    fields = [f"parallelism.{axis}={str(value).lower()}" for axis, value in axes.items()]
+    router = ROUTER if model.family in ("mixtral", "qwen2_moe", "qwen3_moe") else []
+    return Case(name, model, (f"cluster.ranks_per_node={ranks}", *fields, *router, *more))
+
+
+PLAIN = "data.document_mask=false"
+RESTART = "data.reset_positions=true"
+MEGATRON = [
+    case("one", LLAMA, 1, zero=0),
+    case("one-moe", QWEN2_MOE, 1, zero=0),
+    case("tp2", LLAMA, 2, tensor=2, zero=0),
+    case("tp2-sp", QWEN3, 2, tensor=2, sequence=True),
+    case("tp2-sp-bias", QWEN2, 2, tensor=2, sequence=True),
+    case("tp2-kv-heads-equal", MANY_HEADS, 2, PLAIN, tensor=2),
+    case("tp4-few-kv-heads", LLAMA_TIED, 4, tensor=4),
+    case("pp2", LLAMA, 2, tensor=1, pipeline=2),
+    case("pp2-tied", LLAMA_TIED, 2, RESTART, pipeline=2),
+    case("pp2-uneven", QWEN3, 2, pipeline=2, stage_layers=[3, 1]),
+    case("pp2-vpp2", LLAMA, 2, pipeline=2, virtual_pipeline=2),
+    case("pp2-vpp2-uneven-tied", LLAMA_TIED, 2, pipeline=2, virtual_pipeline=2, stage_layers=[1, 1, 1, 1]),
+    case("dp2-zero0", LLAMA, 2, zero=0),
+    case("dp2-zero1", QWEN2, 2, zero=1),
+    case("cp2", LLAMA, 2, context=2),
+    case("cp2-plain", STRETCHED, 2, PLAIN, context=2),
+    case("cp2-restart", QWEN3, 2, RESTART, context=2, zero=0),
+    case("tp2-sp-cp2", LLAMA_TIED, 4, tensor=2, context=2, sequence=True),
+    case("cp2-pp2", QWEN2, 4, context=2, pipeline=2),
+    case("tp2-pp2-dp2", LLAMA, 8, tensor=2, pipeline=2, sequence=True),
+    case("tp2-recompute-full", LLAMA, 2, "train.recompute=full", tensor=2, sequence=True),
+    case("cp2-recompute-attention", LLAMA, 2, "train.recompute=attention", context=2),
+    case("no-clip", LLAMA, 2, "train.optimizer.clip_norm=0", tensor=2),
+    case("ep2", QWEN2_MOE, 2, expert=2),
+    case("ep2-plain", MIXTRAL, 2, PLAIN, expert=2),
+    case("ep2-copies", QWEN3_MOE, 4, expert=2, zero=1),
+    case("tp2-sp-ep2", QWEN3_MOE_UNSCALED, 2, tensor=2, sequence=True, expert=2),
+    case("tp2-sp-experts-whole", MIXTRAL, 2, tensor=2, sequence=True),
+    case("etp2", QWEN2_MOE, 2, tensor=2, sequence=True, expert_tensor=2),
+    case("etp2-ep2", QWEN3_MOE, 4, tensor=2, sequence=True, expert_tensor=2, expert=2),
+    case("pp2-ep2", MIXTRAL, 4, pipeline=2, expert=2),
+    case("pp2-vpp2-ep2", QWEN2_MOE, 4, pipeline=2, virtual_pipeline=2, expert=2),
+    case("cp2-ep2", QWEN3_MOE, 2, context=2, expert=2),
+    case("tp2-sp-cp2-ep4", QWEN2_MOE, 4, tensor=2, sequence=True, context=2, expert=4),
+    case("dense-first-pp2", DENSE_FIRST, 4, pipeline=2, expert=2),
+    case("tp2-pp2-ep2-recompute", QWEN3_MOE, 8, "train.recompute=full", tensor=2, pipeline=2, sequence=True, expert=2),
+]

@@ -1,0 +1,94 @@
+"""Every engine and layout against transformers on one rank: loss, gradient norm, every gradient, state; and mistakes.
+
+The cases go through `verify-layout`'s own process, one after another.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainwright.config.loading import dump_run, load_run
+from trainwright.config.model import read_model
+from trainwright.config.shrinking import model_config, shrink
+
+from ..integration.real_runs import RUN_FILE
+from .cases import MEGATRON, Case
+from .mutations import SEEDED, UPSTREAM
+
+pytestmark = pytest.mark.ranks
+_ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Verifier:
+    """See verifier.py."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        self._log = (folder / "log.txt").open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.contracts.verifier"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=_ROOT,
+        )
+
+    def verify(self, case: Case, mutation: str | None = None) -> dict[str, Any]:
+        """Make the case's run small and compute it."""
+        self._count += 1
+        folder = self._folder / f"{self._count}-{case.name}"
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(case.model.config()))
+        (folder / "run.yaml").write_text(RUN_FILE)
+        given = load_run(folder / "run.yaml", case.overrides)
+        small, shape = shrink(given, read_model(folder))
+        (folder / "run.yaml").write_text(dump_run(small))
+        (folder / "config.json").write_text(json.dumps(model_config(shape)))
+        assert read_model(folder) == shape
+        assert self._process.stdin
+        assert self._process.stdout
+        question = {"folder": str(folder), "mutation": mutation}
+        print(json.dumps(question), file=self._process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        assert "failed" not in answer, (answer, (self._folder / "log.txt").read_text()[-3000:])
+        return answer
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._log.close()
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    verifier = Verifier(tmp_path_factory.mktemp("verify"))
+    yield verifier
+    verifier.close()
+
+
+@pytest.mark.parametrize("case", MEGATRON, ids=lambda case: case.name)
+def test_megatron_computes_what_one_rank_computes(verifier: Verifier, case: Case) -> None:
+    answer = verifier.verify(case)
+    largest = answer["largest"]
+    words = ", ".join(
+        f"{kind} {largest[kind]:.1e}" for kind in ("loss, step 1", "grad_norm, step 1", "gradients, step 1")
+    )
+    print(f"{case.name}: {answer['layout']}: {words}; {answer['seconds']} s")
+    assert answer["findings"] == []
+    assert largest["gradients, step 1"] > 0  # two codes never round alike
+
+
+@pytest.mark.parametrize("mistake", [*SEEDED, *UPSTREAM])
+def test_a_mistake_in_the_engine_is_found(verifier: Verifier, mistake: str) -> None:
+    _, case = (SEEDED | UPSTREAM)[mistake]
+    answer = verifier.verify(case, mistake)
+    print(f"{mistake}: {len(answer['findings'])} findings, first: {answer['findings'][:1]}")
+    assert answer["findings"]
