@@ -70,7 +70,8 @@ def _verify(given: "RunConfig", model: "ModelShape", folder: "Path") -> dict[str
 
     from ..config.errors import FoundBad
     from ..config.loading import dump_run
-    from ..config.shrinking import model_config, shrink
+    from ..config.model_file import model_config
+    from ..config.shrinking import shrink
 
     small, shape = shrink(given, model)
     (folder / "run.yaml").write_text(dump_run(small))

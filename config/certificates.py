@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .model import ModelShape
+from .model_file import model_config
 from .run import RunConfig
-from .shrinking import model_config, shrink
+from .shrinking import shrink
 
 _CODE = ("config", "storage/checkpoints", "parallelism")
 _PACKAGES = ("torch", "megatron-core", "deepspeed", "transformers", "numpy")

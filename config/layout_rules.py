@@ -1,5 +1,6 @@
 """The rules that a layout must keep, each refused in one line with the nearest values that keep it. No torch."""
 
+from .engine_rules import engine_rule
 from .errors import UserError
 from .layout import Layout
 from .model import ModelShape
@@ -14,6 +15,7 @@ def layout_of(run: RunConfig, model: ModelShape) -> Layout:
     """
     parallel, train, world = run.parallelism, run.train, run.cluster.world_size
     model_ranks = parallel.tensor * parallel.context * parallel.pipeline
+    engine_rule(run, model)
     _heads_rule(parallel.tensor, model)
     _stages_rule(parallel, model)
     if world % model_ranks:

@@ -5,12 +5,11 @@ Arithmetic only, no torch.
 
 import math
 from dataclasses import replace
-from typing import Any
 
 from .cluster import ClusterConfig
 from .layout import Layout
 from .layout_rules import layout_of
-from .model import FAMILIES, ExpertShape, ModelShape
+from .model import ExpertShape, ModelShape
 from .parallelism import ParallelismConfig
 from .run import RunConfig
 
@@ -145,59 +144,3 @@ def _experts(model: ModelShape, small: Layout, num_layers: int) -> ExpertShape |
         shared_ffn_size=None if experts.shared_ffn_size is None else _SHARED_FFN,
         layers=layers,
     )
-
-
-def model_config(model: ModelShape) -> dict[str, Any]:
-    """A Hugging Face config.json of a shape: read_model gives the shape again."""
-    config: dict[str, Any] = {
-        "model_type": model.family,
-        "architectures": [FAMILIES[model.family]],
-        "vocab_size": model.vocab_size,
-        "hidden_size": model.hidden_size,
-        "intermediate_size": model.ffn_size,
-        "num_hidden_layers": model.num_layers,
-        "num_attention_heads": model.num_heads,
-        "num_key_value_heads": model.num_kv_heads,
-        "head_dim": model.head_dim,
-        "max_position_embeddings": model.max_positions,
-        "rms_norm_eps": model.norm_eps,
-        "rope_theta": model.rope_theta,
-        "initializer_range": model.init_std,
-        "tie_word_embeddings": model.tied,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "bos_token_id": None,
-        "eos_token_id": 0,
-        "pad_token_id": None,
-    }
-    if model.rope_scaling is not None:
-        scaling = model.rope_scaling
-        config["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_positions,
-        }
-    return config | _expert_config(model)
-
-
-def _expert_config(model: ModelShape) -> dict[str, Any]:
-    experts = model.experts
-    if experts is None:
-        return {}
-    config: dict[str, Any] = {
-        "num_experts_per_tok": experts.num_active,
-        "router_aux_loss_coef": experts.aux_loss_coef,
-    }
-    if model.family == "mixtral":
-        return config | {"num_local_experts": experts.num_experts, "sliding_window": None}
-    if experts.shared_ffn_size is not None:
-        config["shared_expert_intermediate_size"] = experts.shared_ffn_size
-    return config | {
-        "num_experts": experts.num_experts,
-        "moe_intermediate_size": experts.ffn_size,
-        "norm_topk_prob": experts.normalized,
-        "mlp_only_layers": [number for number in range(model.num_layers) if number not in experts.layers],
-        "decoder_sparse_step": 1,
-    }

@@ -110,8 +110,13 @@ def training_task(run_dir: RunDir, attempt: int, run: RunConfig, staged: Environ
             lead_s=signal_lead(run_dir, run),
             snapshot=snapshot_digest(run_dir) or NOT_YET,
         ),
-        imports=() if run.cluster.gpus_per_node else ("trainwright.parallelism.imports",),  # CUDA survives no fork
+        imports=_imported_before_forks(run),
     )
+
+
+def _imported_before_forks(run: RunConfig) -> tuple[str, ...]:
+    """Modules that a node's ranks share by forking; none with GPUs, since CUDA survives no fork."""
+    return () if run.cluster.gpus_per_node else (f"trainwright.parallelism.{run.parallelism.engine}.imports",)
 
 
 def start_attempt(run_dir: RunDir, attempt: int, run: RunConfig, fields: dict[str, object]) -> Submitted:

@@ -61,14 +61,14 @@ def _prepare_cpu() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, for the manifest."""
-    names = ("trainwright", "torch", "megatron-core", "numpy")
+    """Versions of what computes, for the manifest; what is not installed is left out."""
+    names = ("trainwright", "torch", "megatron-core", "deepspeed", "transformers", "numpy")
     found: dict[str, str] = {}
     for name in names:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
+            continue
     return found
 
 

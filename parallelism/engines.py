@@ -1,7 +1,4 @@
-"""The engine that a run file asks for: the one place that builds one.
-
-Call compat.prepare() and join the ranks first.
-"""
+"""The engine that a run file asks for: the one place that builds one, after `prepare`, once the ranks have joined."""
 
 from ..config.layout import Layout
 from ..config.model import ModelShape
@@ -9,8 +6,24 @@ from ..config.run import RunConfig
 from .engine import Engine
 
 
+def prepare(run: RunConfig) -> None:
+    """Make the engine's packages importable and usable on this machine. UserError if they are not installed."""
+    if run.parallelism.engine == "deepspeed":
+        from .deepspeed.compat import prepare as prepare_deepspeed
+
+        prepare_deepspeed()
+    else:
+        from . import compat
+
+        compat.prepare()
+
+
 def build_engine(run: RunConfig, model: ModelShape, layout: Layout, rank: int) -> Engine:
     """One rank's engine, its weights not loaded yet. Every rank of the layout must build its own."""
-    from .megatron.engine import MegatronEngine  # imports megatron, so only after compat.prepare()
+    if run.parallelism.engine == "deepspeed":
+        from .deepspeed.engine import DeepSpeedEngine
+
+        return DeepSpeedEngine(run, model, layout, rank)
+    from .megatron.engine import MegatronEngine
 
     return MegatronEngine(run, model, layout, rank)

@@ -22,8 +22,7 @@ from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoints.checkpoint import open_checkpoint
 from ..storage.loading.training_data import TrainingData
-from . import compat
-from .engines import build_engine
+from .engines import build_engine, prepare
 from .ranks import join
 
 
@@ -33,7 +32,7 @@ def write_logits(run: RunConfig, run_dir: RunDir, checkpoint: Path, out: Path, s
     model = read_model(run_dir.model_config)
     layout = layout_of(run, model)
     tokens = TrainingData.open(run.data).batch(0, num_sequences).tokens[:, :length]
-    compat.prepare()
+    prepare(run)
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     join(layout.world_size)
     try:

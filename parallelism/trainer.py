@@ -25,12 +25,11 @@ from ..tracking.ledger import LedgerWriter
 from ..tracking.plot import plot_loss
 from ..tracking.recorder import Recorder, StepRecord
 from ..tracking.wandb_log import stable_wandb_id
-from . import compat
 from .bad_chunks import record, replace_recorded
 from .batches import BatchReader
 from .collectives import install
 from .engine import Samples, StepResult
-from .engines import build_engine
+from .engines import build_engine, prepare
 from .flight_record import operations_now
 from .hang_report import Reporter
 from .preflight import preflight
@@ -66,7 +65,7 @@ def run_rank(
     layout = layout_of(run, model)
     if run.data.stage_to is None:  # what is wrong with a store is said before ranks wait for each other
         data = _open(run.data, model)
-    compat.prepare()
+    prepare(run)
     install()
     me = join(layout.world_size)
     reporter = Reporter(place, attempt, me.rank, me.world_size, operations_now)

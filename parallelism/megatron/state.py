@@ -7,17 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...config.layout import Coordinates, Layout
 from ...config.model import ModelShape
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
-from ...storage.checkpoints.rectangles import Rectangle, matrix_shape, rectangles_of_flat_range
 from ...storage.checkpoints.tensor_names import Piece, pieces_of
-from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
+from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..compat import set_adam_step
 from ..engine import GRADIENT
+from ..local_tensors import assemble, cut, on_host
 from .model import part_of
 
 ADAM_SLOTS = ("exp_avg", "exp_avg_sq")
@@ -56,7 +55,7 @@ class MegatronState:
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """Fill parameters, main parameters and Adam's slots; the vocabulary's padding becomes 0."""
         for chunk, name, parameter in self._parameters():
-            weights = torch.from_numpy(_assemble(source, WEIGHT, self._pieces(chunk, name), parameter.shape))
+            weights = torch.from_numpy(assemble(source, WEIGHT, self._pieces(chunk, name), tuple(parameter.shape)))
             with torch.no_grad():
                 parameter.copy_(weights.view(parameter.shape))
         for local in self._locals():
@@ -121,7 +120,7 @@ class MegatronState:
         """Main parameter and slots: only the flat range that this rank's optimizer has."""
         state = local.optimizer.state[local.main]
         for slot in (WEIGHT, *ADAM_SLOTS):
-            values = _assemble(source, slot, local.pieces, local.parameter.shape).reshape(-1)
+            values = assemble(source, slot, local.pieces, tuple(local.parameter.shape)).reshape(-1)
             part = torch.from_numpy(values[local.flat.start : local.flat.stop]).view(local.main.shape)
             if slot == WEIGHT:
                 local.main.data.copy_(part)
@@ -153,29 +152,5 @@ def _main_parameter(optimizer: Any, parameter: torch.nn.Parameter) -> _Main | No
     return None
 
 
-def _assemble(source: TensorSource, slot: str, pieces: list[Piece], shape: torch.Size) -> Float32Array:
-    """A whole local parameter as float32 [rows, cols], rows in no piece 0."""
-    rows, cols = matrix_shape(tuple(shape))
-    out = np.zeros((rows, cols), np.float32)
-    for piece in pieces:
-        place = Rectangle(row=piece.row, num_rows=piece.num_rows, col=piece.col, num_cols=cols)
-        out[piece.local_row : piece.local_row + piece.num_rows] = source.read_rectangle(slot, piece.name, place)
-    return out
-
-
 def _cut(slot: str, tensor: torch.Tensor, local: _Local) -> Iterator[OwnedRectangle]:
-    """The rectangles of Hugging Face tensors that a (flat) range of a local parameter covers."""
-    flat = tensor.detach().to("cpu", torch.float32, copy=True).reshape(-1).numpy()
-    _, cols = matrix_shape(tuple(local.parameter.shape))
-    for piece in local.pieces:
-        rows = range(piece.local_row, piece.local_row + piece.num_rows)
-        for cut in rectangles_of_flat_range(rows, cols, local.flat):
-            start = cut.row * cols + cut.col - local.flat.start
-            values = flat[start : start + cut.size].reshape(cut.num_rows, cut.num_cols)
-            place = Rectangle(
-                row=piece.row + cut.row - piece.local_row,
-                num_rows=cut.num_rows,
-                col=piece.col + cut.col,
-                num_cols=cut.num_cols,
-            )
-            yield OwnedRectangle(slot, piece.name, place, values)
+    return cut(slot, on_host(tensor), local.flat, tuple(local.parameter.shape), local.pieces)

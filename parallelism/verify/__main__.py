@@ -18,9 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder: Path = parser.parse_args(argv).folder
     os.environ.update(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")  # before torch is imported
     from ...config.errors import FoundBad
+    from ...config.loading import load_frozen
     from .verification import prepare, verify
 
-    prepare()
+    prepare(load_frozen(folder / "run.yaml").parallelism.engine)
     try:
         result = verify(folder)
     except FoundBad as error:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,10 @@ from .drawn import DrawnData
 _PATIENCE_S = 600.0
 
 
-def prepare() -> None:
+def prepare(engine: str) -> None:
     """Import what ranks need, once, and keep torch to one thread: OpenMP's threads do not survive a fork."""
     torch.set_num_threads(1)
-    compat.prepare()
-    from .. import imports  # noqa: F401
+    import_module(f"..{engine}.imports", __package__)
 
 
 def verify(folder: Path) -> dict[str, Any]:

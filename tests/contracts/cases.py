@@ -84,3 +84,22 @@ MEGATRON = [
     case("dense-first-pp2", DENSE_FIRST, 4, pipeline=2, expert=2),
     case("tp2-pp2-ep2-recompute", QWEN3_MOE, 8, "train.recompute=full", tensor=2, pipeline=2, sequence=True, expert=2),
 ]
+DEEPSPEED = [
+    case("zero1", LLAMA, 2, engine="deepspeed", zero=1),
+    case("zero2", QWEN2, 2, engine="deepspeed", zero=2),
+    case("zero3", LLAMA, 2, engine="deepspeed", zero=3),
+    case("zero3-tied-restart", LLAMA_TIED, 2, RESTART, engine="deepspeed", zero=3),
+    case("zero1-one-rank", QWEN3, 1, engine="deepspeed", zero=1),
+    case("zero2-recompute", LLAMA, 2, "train.recompute=full", engine="deepspeed", zero=2),
+    case("zero3-recompute-moe", QWEN3_MOE, 2, "train.recompute=full", engine="deepspeed", zero=3),
+    case("zero1-moe", MIXTRAL, 2, engine="deepspeed", zero=1),
+    case("zero2-moe", QWEN2_MOE, 2, PLAIN, engine="deepspeed", zero=2),
+    case("zero3-moe", QWEN2_MOE, 2, engine="deepspeed", zero=3),
+    case("zero1-cp2", LLAMA, 2, engine="deepspeed", zero=1, context=2),
+    case("zero3-cp2-plain", STRETCHED, 2, PLAIN, engine="deepspeed", zero=3, context=2),
+    case("zero2-cp2-dp2", QWEN3, 4, engine="deepspeed", zero=2, context=2),
+    case("zero3-cp2-moe", QWEN3_MOE, 2, RESTART, engine="deepspeed", zero=3, context=2),
+    case("zero1-cp4-few-kv-heads", LLAMA, 4, engine="deepspeed", zero=1, context=4),
+    case("zero2-offload", LLAMA, 2, engine="deepspeed", zero=2, offload="cpu"),
+    case("zero3-offload", QWEN2, 2, engine="deepspeed", zero=3, offload="cpu"),
+]

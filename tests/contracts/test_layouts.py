@@ -14,10 +14,11 @@ import pytest
 
 from trainwright.config.loading import dump_run, load_run
 from trainwright.config.model import read_model
-from trainwright.config.shrinking import model_config, shrink
+from trainwright.config.model_file import model_config
+from trainwright.config.shrinking import shrink
 
 from ..integration.real_runs import RUN_FILE
-from .cases import MEGATRON, Case
+from .cases import DEEPSPEED, MEGATRON, Case
 from .mutations import SEEDED, UPSTREAM
 
 pytestmark = pytest.mark.ranks
@@ -27,11 +28,11 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 class Verifier:
     """See verifier.py."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, engine: str) -> None:
         self._folder, self._count = folder, 0
         self._log = (folder / "log.txt").open("w")
         self._process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tests.contracts.verifier"],
+            [sys.executable, "-W", "ignore", "-m", "tests.contracts.verifier", engine],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -68,14 +69,30 @@ class Verifier:
 
 
 @pytest.fixture(scope="module")
-def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
-    verifier = Verifier(tmp_path_factory.mktemp("verify"))
+def megatron(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    verifier = Verifier(tmp_path_factory.mktemp("megatron"), "megatron")
+    yield verifier
+    verifier.close()
+
+
+@pytest.fixture(scope="module")
+def deepspeed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    verifier = Verifier(tmp_path_factory.mktemp("deepspeed"), "deepspeed")
     yield verifier
     verifier.close()
 
 
 @pytest.mark.parametrize("case", MEGATRON, ids=lambda case: case.name)
-def test_megatron_computes_what_one_rank_computes(verifier: Verifier, case: Case) -> None:
+def test_megatron_computes_what_one_rank_computes(megatron: Verifier, case: Case) -> None:
+    _agrees(megatron, case)
+
+
+@pytest.mark.parametrize("case", DEEPSPEED, ids=lambda case: case.name)
+def test_deepspeed_computes_what_one_rank_computes(deepspeed: Verifier, case: Case) -> None:
+    _agrees(deepspeed, case)
+
+
+def _agrees(verifier: Verifier, case: Case) -> None:
     answer = verifier.verify(case)
     largest = answer["largest"]
     words = ", ".join(
@@ -87,8 +104,8 @@ def test_megatron_computes_what_one_rank_computes(verifier: Verifier, case: Case
 
 
 @pytest.mark.parametrize("mistake", [*SEEDED, *UPSTREAM])
-def test_a_mistake_in_the_engine_is_found(verifier: Verifier, mistake: str) -> None:
+def test_a_mistake_in_the_engine_is_found(megatron: Verifier, mistake: str) -> None:
     _, case = (SEEDED | UPSTREAM)[mistake]
-    answer = verifier.verify(case, mistake)
+    answer = megatron.verify(case, mistake)
     print(f"{mistake}: {len(answer['findings'])} findings, first: {answer['findings'][:1]}")
     assert answer["findings"]

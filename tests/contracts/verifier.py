@@ -1,6 +1,6 @@
 """A process that verifies one case after another, since importing takes longest: reads JSON lines, answers the same.
 
-`verifier.py FOLDER`; a line is {"case": name, "folder": ..., "mutation": name or null}.
+`verifier.py ENGINE`; a line is {"case": name, "folder": ..., "mutation": name or null}.
 """
 
 import json
@@ -31,7 +31,7 @@ def _verify(folder: Path, mutation: str | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    verification.prepare()
+    verification.prepare(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what ranks print must not be among the answers
     for line in sys.stdin:

@@ -11,7 +11,8 @@ from trainwright.config.errors import UserError
 from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
 from trainwright.config.model import ExpertShape, ModelShape, read_model
-from trainwright.config.shrinking import VOCABULARY, model_config, shrink
+from trainwright.config.model_file import model_config
+from trainwright.config.shrinking import VOCABULARY, shrink
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples").glob("*-gpus.yaml"))
 _AXES = ("tensor", "context", "pipeline", "virtual_pipeline", "expert", "expert_tensor")

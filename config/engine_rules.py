@@ -1,0 +1,61 @@
+"""What each engine can do: options that it lacks are refused in one line, with those that it has. No torch."""
+
+from .errors import UserError
+from .model import ModelShape
+from .run import RunConfig
+
+_ONLY_MEGATRON = ("tensor", "pipeline", "virtual_pipeline", "expert", "expert_tensor")
+
+
+def engine_rule(run: RunConfig, model: ModelShape) -> None:
+    """Raises UserError naming the field that the run's engine knows nothing of."""
+    if run.parallelism.engine == "megatron":
+        _megatron(run)
+    else:
+        _deepspeed(run, model)
+
+
+def _megatron(run: RunConfig) -> None:
+    parallel = run.parallelism
+    if parallel.zero > 1:
+        remedy = "use zero 0 or 1, or parallelism.engine=deepspeed"
+        raise UserError(
+            "parallelism.zero", f"{parallel.zero}, but megatron shares no more than optimizer state", remedy
+        )
+    if parallel.offload != "none":
+        remedy = "take it out, or use parallelism.engine=deepspeed"
+        raise UserError("parallelism.offload", f"{parallel.offload}, but megatron keeps its state on the GPU", remedy)
+
+
+def _deepspeed(run: RunConfig, model: ModelShape) -> None:
+    parallel = run.parallelism
+    for axis in _ONLY_MEGATRON:
+        if getattr(parallel, axis) > 1:
+            raise UserError(
+                f"parallelism.{axis}",
+                f"{getattr(parallel, axis)} with engine deepspeed, which shares weights by ZeRO alone",
+                "use 1 and zero 3, or parallelism.engine=megatron",
+            )
+    if parallel.zero == 0:
+        raise UserError("parallelism.zero", "0 with engine deepspeed", "use 1, 2 or 3")
+    if run.train.recompute == "attention":
+        remedy = "use full or none, or parallelism.engine=megatron"
+        raise UserError("train.recompute", "attention with engine deepspeed, which recomputes whole layers", remedy)
+    if parallel.offload == "nvme":
+        if parallel.zero != 3:
+            raise UserError("parallelism.offload", f"nvme with zero {parallel.zero}", "use zero 3, or offload cpu")
+        if parallel.offload_folder is None:
+            raise UserError("parallelism.offload_folder", "is missing", "give a folder on each node's own disk")
+    _ulysses(parallel.context, model)
+
+
+def _ulysses(context: int, model: ModelShape) -> None:
+    """Every context rank gets whole heads."""
+    heads, kv = model.num_heads, model.num_kv_heads
+    good = [n for n in range(1, heads + 1) if heads % n == 0 and (kv % n == 0 or n % kv == 0)]
+    if context not in good:
+        raise UserError(
+            "parallelism.context",
+            f"{context} with engine deepspeed does not share {heads} heads and {kv} key-value heads out",
+            f"use one of {good}, or parallelism.engine=megatron",
+        )

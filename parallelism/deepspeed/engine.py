@@ -1,0 +1,157 @@
+"""The DeepSpeed engine: transformers' model of the same config.json, ZeRO 1 to 3 over data and context ranks.
+
+DeepSpeed takes means over ranks and micro batches; the losses that it gets are scaled so that the mean is the one over
+the counted tokens of the global batch. Imported only after compat.prepare().
+"""
+
+import math
+from collections.abc import Iterator
+
+import deepspeed
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch.nn.functional import cross_entropy
+
+from ...config.layout import Layout
+from ...config.model import ModelShape
+from ...config.run import RunConfig
+from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ...storage.checkpoints.tensor_source import TensorSource
+from ..documents import Documents
+from ..engine import Samples, StepResult, Watch
+from .attention import Attention
+from .model import build_model, optimizer_of, settings_of
+from .routers import Routers
+from .state import Zero3State, Zero12State
+
+
+class DeepSpeedEngine:
+    """One rank of a DeepSpeed training run. See engine.Engine for the contract."""
+
+    def __init__(self, run: RunConfig, model: ModelShape, layout: Layout, rank: int) -> None:
+        self._run, self._layout = run, layout
+        self._place = layout.coordinates(rank)
+        self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, dist_init_required=False, verbose=False)
+        self._context = _context_group(layout, rank)
+        self._attention = Attention(self._context)
+        settings = settings_of(run, layout)
+        built = build_model(run, model, self._attention, settings)
+        self._engine, *_ = deepspeed.initialize(model=built, optimizer=optimizer_of(run, built), config=settings)
+        state = Zero3State if run.parallelism.zero == 3 else Zero12State
+        self._state = state(self._engine.module, self._engine.optimizer, model)
+        self._routers = Routers(self._engine.module, run, model, self._context) if model.experts else None
+
+    def load(self, source: TensorSource, optimizer_steps: int) -> None:
+        """See Engine."""
+        self._state.load(source, optimizer_steps)
+
+    def owned_state(self) -> list[OwnedRectangle]:
+        """See Engine."""
+        return list(self._state.owned())
+
+    def train_step(self, samples: Samples, learning_rate: float, watch: Watch | None = None) -> StepResult:
+        """See Engine."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._engine.train()
+        counted = self._sum_over_samples(float(samples.counted.sum()))
+        size, loss = self._run.train.micro_batch_size, 0.0
+        starts = range(0, len(samples.tokens), size)
+        for start in starts:
+            loss += self._micro_batch(samples, slice(start, start + size), counted)
+            if watch and start == starts[-1]:
+                watch(self._state.gradients())
+            self._engine.step()
+        norm = float(self._engine.get_global_grad_norm() or 0.0)
+        total = self._sum(loss) / counted if counted else 0.0
+        routing = self._routers.report() if self._routers else None
+        skipped = not math.isfinite(norm)
+        return StepResult(loss=total, grad_norm=norm, tokens=int(counted), skipped=skipped, routing=routing)
+
+    def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
+        """See Engine."""
+        self._engine.eval()
+        unit = self._layout.length_unit(sequence=False)
+        length = -(-tokens.shape[1] // unit) * unit
+        rows = torch.zeros(len(tokens), length, dtype=torch.int64, device=self._device)
+        rows[:, : tokens.shape[1]] = torch.from_numpy(tokens)
+        collected = []
+        with torch.no_grad():
+            for row in torch.split(rows, 1):
+                self._attention.documents = None
+                positions = torch.arange(length, device=self._device)[None]
+                out = self._engine(input_ids=self._local(row), position_ids=self._local(positions)).logits
+                collected.append(self._whole(out)[:, : tokens.shape[1]].float().cpu())
+        return torch.cat(collected).numpy()
+
+    def _micro_batch(self, samples: Samples, rows: slice, counted: float) -> float:
+        """Forward and backward of one micro batch; the sum of its counted losses on this rank."""
+        tokens = torch.from_numpy(samples.tokens[rows]).to(self._device, non_blocking=True)
+        ids, labels = tokens[:, :-1], self._local(tokens[:, 1:])
+        positions = torch.arange(ids.shape[1], device=self._device).expand_as(ids)
+        documents = self._documents(samples, rows)
+        self._attention.documents = documents
+        if documents is not None and self._run.data.reset_positions:
+            positions = documents.positions(ids.shape)
+        if self._routers:
+            self._routers.begin()
+        logits = self._engine(input_ids=self._local(ids), position_ids=self._local(positions)).logits
+        losses = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+        mine = self._local(torch.from_numpy(samples.counted[rows]).to(self._device))
+        total = (losses * mine.flatten()).sum()
+        share = total / max(counted, 1.0)
+        if self._routers:
+            share = share + self._routers.loss()
+        # DeepSpeed divides by the micro batches, and takes the mean over ranks.
+        means = self._engine.gradient_accumulation_steps() * self._layout.world_size
+        self._engine.backward(share * means)
+        return float(total.detach())
+
+    def _documents(self, samples: Samples, rows: slice) -> Documents | None:
+        if samples.documents is None:
+            return None
+        return Documents(samples.documents.cumulative(rows.start, rows.stop), self._device)
+
+    def _local(self, x: torch.Tensor) -> torch.Tensor:
+        """x [b, s, ...] -> this context rank's positions, one run of them."""
+        if self._context is None:
+            return x
+        return torch.chunk(x, self._layout.context, dim=1)[self._place.context].contiguous()
+
+    def _whole(self, x: torch.Tensor) -> torch.Tensor:
+        if self._context is None:
+            return x
+        parts = [torch.empty_like(x) for _ in range(self._layout.context)]
+        dist.all_gather(parts, x.contiguous(), group=self._context)
+        return torch.cat(parts, dim=1)
+
+    def _sum(self, value: float) -> float:
+        """Over all ranks."""
+        box = torch.tensor(value, dtype=torch.float64, device=self._device)
+        dist.all_reduce(box)
+        return float(box)
+
+    def _sum_over_samples(self, value: float) -> float:
+        """Over data ranks; context ranks have the same samples."""
+        return self._sum(value) / self._layout.context
+
+
+def _context_group(layout: Layout, rank: int) -> dist.ProcessGroup | None:
+    """This rank's context group; every rank makes all of them."""
+    if layout.context == 1:
+        return None
+    mine = None
+    for ranks in _in_groups(layout):
+        group = dist.new_group(ranks, group_desc="CONTEXT_PARALLEL_GROUP")
+        mine = group if rank in ranks else mine
+    return mine
+
+
+def _in_groups(layout: Layout) -> Iterator[list[int]]:
+    """Context ranks are neighbours, as tensor is 1 here."""
+    for first in range(0, layout.world_size, layout.context):
+        yield list(range(first, first + layout.context))

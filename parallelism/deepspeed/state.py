@@ -1,0 +1,149 @@
+"""Weights, moments and gradients of a DeepSpeed engine as rectangles of Hugging Face tensors, out and in.
+
+Under ZeRO each rank has the float32 weights and moments of a flat range of every parameter; of ranges it writes and
+reads just those, so no tensor is ever gathered.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...config.model import ModelShape
+from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
+from ..engine import GRADIENT
+from ..local_tensors import assemble, cut, on_host
+from ..transformers_names import pieces_of_parameter
+
+SLOTS = ("exp_avg", "exp_avg_sq")
+
+
+class ZeroState(ABC):
+    """Reads and writes one rank's share of the state."""
+
+    def __init__(self, module: Any, optimizer: Any, model: ModelShape) -> None:
+        """`optimizer` is DeepSpeed's, around torch's AdamW."""
+        self._named = list(module.named_parameters())
+        self._optimizer, self._model = optimizer, model
+
+    def load(self, source: TensorSource, optimizer_steps: int) -> None:
+        """Fill weights, float32 weights and moments; AdamW goes on as after `optimizer_steps` updates."""
+        self._make_moments(optimizer_steps)
+        for name, parameter in self._named:
+            shape, pieces = _shape(parameter), pieces_of_parameter(name, self._model)
+            for slot in (WEIGHT, *SLOTS):
+                values = torch.from_numpy(assemble(source, slot, pieces, shape).reshape(-1))
+                self._put(parameter, slot, values)
+
+    def owned(self) -> Iterator[OwnedRectangle]:
+        """The rectangles of weights and moments that this rank has; float32 copies on the CPU."""
+        return self._cut((WEIGHT, *SLOTS))
+
+    def gradients(self) -> Iterator[OwnedRectangle]:
+        """This rank's rectangles of the gradient: after the last backward pass, before the step."""
+        return self._cut((GRADIENT,))
+
+    def _cut(self, slots: tuple[str, ...]) -> Iterator[OwnedRectangle]:
+        for name, parameter in self._named:
+            flat = self._range(parameter)
+            if not flat:
+                continue
+            pieces = pieces_of_parameter(name, self._model)
+            for slot in slots:
+                values = on_host(self._get(parameter, slot))[: len(flat)]
+                yield from cut(slot, np.ascontiguousarray(values), flat, _shape(parameter), pieces)
+
+    @abstractmethod
+    def _make_moments(self, steps: int) -> None:
+        """Give torch's AdamW its moments, as if it had made so many steps."""
+
+    @abstractmethod
+    def _range(self, parameter: Any) -> range:
+        """The flat range of a parameter that this rank has; empty if none."""
+
+    @abstractmethod
+    def _get(self, parameter: Any, slot: str) -> torch.Tensor:
+        """This rank's range in a slot, flat; what lies behind the range's end is padding."""
+
+    @abstractmethod
+    def _put(self, parameter: Any, slot: str, values: torch.Tensor) -> None:
+        """Take this rank's range out of a whole tensor, flat."""
+
+    def _fresh(self, flat: torch.Tensor, steps: int) -> dict[str, torch.Tensor]:
+        moments = {slot: torch.zeros_like(flat, dtype=torch.float32) for slot in SLOTS}
+        return {"step": torch.tensor(float(steps)), **moments}
+
+
+class Zero12State(ZeroState):
+    """ZeRO 1 and 2: every rank has all weights in the run's precision, and a range of the float32 ones."""
+
+    def _make_moments(self, steps: int) -> None:
+        for flat in self._optimizer.single_partition_of_fp32_groups:
+            self._optimizer.optimizer.state[flat] = self._fresh(flat, steps)
+        self._optimizer._hp_optimizer_states_linked = False
+        self._optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _range(self, parameter: Any) -> range:
+        fragment = parameter._hp_mapping
+        if fragment is None:
+            return range(0)
+        start = fragment.lp_fragment_address.start
+        return range(start, start + fragment.lp_fragment_address.numel)
+
+    def _get(self, parameter: Any, slot: str) -> torch.Tensor:
+        fragment, flat = parameter._hp_mapping, self._range(parameter)
+        if slot != GRADIENT:
+            found: torch.Tensor = fragment.get_hp_fragment(None if slot == WEIGHT else slot)
+            return found
+        gradient: torch.Tensor = fragment.get_lp_grad_fragment(parameter._index_in_param_group).flatten()
+        return gradient[flat.start : flat.stop] if gradient.numel() == parameter.numel() else gradient
+
+    def _put(self, parameter: Any, slot: str, values: torch.Tensor) -> None:
+        flat = self._range(parameter)
+        if flat:
+            fragment = parameter._hp_mapping.get_hp_fragment(None if slot == WEIGHT else slot)
+            fragment.data.copy_(values[flat.start : flat.stop])
+        if slot == WEIGHT:
+            parameter.data.copy_(values.view(parameter.shape))
+
+
+class Zero3State(ZeroState):
+    """ZeRO 3: every rank has a range of the weights, and the same range of the float32 ones, perhaps on a disk."""
+
+    def _make_moments(self, steps: int) -> None:
+        for number, flat in enumerate(self._optimizer.fp32_partitioned_groups_flat):
+            swapped = self._optimizer._swappable_optimizer_subgroup(number)
+            if swapped:
+                self._optimizer._optimizer_states_and_gradient_swap_in(number)
+            self._optimizer.optimizer.state[flat] = self._fresh(flat, steps)
+            if swapped:
+                self._optimizer._optimizer_states_and_gradient_swap_out(number)
+
+    def _range(self, parameter: Any) -> range:
+        size = parameter.ds_tensor.ds_numel
+        start = size * self._optimizer._get_param_partition_rank(parameter)
+        return range(start, max(start, min(start + size, parameter.ds_numel)))
+
+    def _get(self, parameter: Any, slot: str) -> torch.Tensor:
+        if slot == GRADIENT:
+            found: torch.Tensor = self._optimizer.get_local_fp32_grad_for_param(parameter)
+        else:
+            found = self._optimizer.get_local_fp32_param(parameter, None if slot == WEIGHT else slot)
+        return found
+
+    def _put(self, parameter: Any, slot: str, values: torch.Tensor) -> None:
+        flat, share = self._range(parameter), parameter.ds_tensor
+        mine = torch.zeros(share.ds_numel)
+        mine[: len(flat)] = values[flat.start : flat.stop]
+        self._optimizer.set_local_hp_param(mine, parameter, None if slot == WEIGHT else slot)
+        if slot == WEIGHT:
+            share.data.copy_(mine)
+            if parameter.numel() == parameter.ds_numel:  # a small one that every rank keeps whole
+                parameter.data.copy_(values.view(parameter.ds_shape))
+
+
+def _shape(parameter: Any) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
