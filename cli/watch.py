@@ -60,11 +60,11 @@ def _jobs(runs: "list[RunDir]") -> "tuple[list[list[Step]], dict[str, str]]":
     from ..launchers.status import read_statuses
     from ..launchers.watch import look, waits_on_purpose
 
-    clusters: dict[str | None, tuple[ClusterConfig, list[str]]] = {}
+    clusters: dict[str | None, tuple[ClusterConfig, dict[str, RunDir]]] = {}
     states: dict[str, str] = {}
     for found, now in zip(runs, read_statuses(runs), strict=True):
         states[str(found.path)] = now.state
         if now.job_id and now.state not in _OVER and not waits_on_purpose(found):
             cluster = load_frozen(found.run_yaml).cluster
-            clusters.setdefault(cluster.slurm_conf, (cluster, []))[1].append(now.job_id)
-    return [look(cluster, job_ids) for cluster, job_ids in clusters.values()], states
+            clusters.setdefault(cluster.slurm_conf, (cluster, {}))[1][now.job_id] = found
+    return [look(cluster, jobs) for cluster, jobs in clusters.values()], states

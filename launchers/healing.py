@@ -8,10 +8,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..config.cluster import ClusterConfig
 from ..config.rundir import RunDir
 from ..tracking.ledger import LedgerWriter, read_ledger
 from .ends import Cause
 from .scontrol import ControlRefused, JobControl, host_list
+from .slurm import expand_hosts
 
 _START_IN_S = 5
 """Seconds for the batch script to end."""
@@ -36,6 +38,20 @@ def exclude(ledger: LedgerWriter, hosts: Sequence[str], reason: str, hours: floa
 
 def exclusions(run: RunDir) -> list[Exclusion]:
     """Nodes that are kept from this run now; the newest entry of each host counts."""
+    return [entry for entry in _journal(run) if entry.until > time.time()]
+
+
+def kept_away(run: RunDir, cluster: ClusterConfig) -> list[str]:
+    """Hosts that this run's job may not have now: those of cluster.exclude, and those of the journal."""
+    return [*expand_hosts(cluster.exclude or ""), *(entry.host for entry in exclusions(run))]
+
+
+def may_have_again(run: RunDir) -> list[str]:
+    """Hosts of the journal whose time is over; a job may still be without them."""
+    return [entry.host for entry in _journal(run) if entry.until <= time.time()]
+
+
+def _journal(run: RunDir) -> list[Exclusion]:
     newest = {
         event.fields["host"]: Exclusion(
             host=event.fields["host"], reason=event.fields["reason"], until=event.fields["until"]
@@ -43,7 +59,7 @@ def exclusions(run: RunDir) -> list[Exclusion]:
         for event in read_ledger(run)
         if event.event == "exclude"
     }
-    return [entry for entry in newest.values() if entry.until > time.time()]
+    return [*newest.values()]
 
 
 def start_in_s(run: RunDir, attempt: int, cause: Cause) -> int:
@@ -70,8 +86,7 @@ def requeue(control: JobControl, excluded: Sequence[str], seconds: int) -> str:
         if before is None or not before.requeues or before.state in ("CANCELLED", "COMPLETED"):
             return str(refused)
     try:
-        if excluded:
-            control.update(ExcNodeList=host_list(excluded))
+        control.update(ExcNodeList=host_list(excluded))  # also of none: earlier ones may be over
         control.update(StartTime=f"now+{seconds}seconds")
     except ControlRefused as refused:  # it starts nevertheless, later or there
         return f"requeued, but {refused}"

@@ -14,8 +14,9 @@ from pathlib import Path
 from ..config.cluster import ClusterConfig
 from ..config.rundir import RunDir
 from .cluster_config import read_kill_wait
+from .healing import kept_away
 from .rendezvous import Place
-from .scontrol import ControlRefused, JobControl
+from .scontrol import ControlRefused, JobControl, host_list
 from .slurm import Slurm, SlurmUnreachable
 
 _LEAVE_S = 15
@@ -50,14 +51,17 @@ def _states(slurm: Slurm, nodes: Sequence[str]) -> dict[str, str]:
     return {pair[0]: pair[1].lower() for pair in pairs if len(pair) == 2}
 
 
-def start_soon(run: RunDir, attempt: int, slurm: Slurm, job_id: str, dead: Sequence[str]) -> None:
+def start_soon(run: RunDir, attempt: int, cluster: ClusterConfig, job_id: str, dead: Sequence[str]) -> None:
     """Have a job that is being ended start again as soon as it is over, if it was requeued; tell its ranks of `dead`.
 
     Raises SlurmUnreachable, before the ranks are told: they would leave to no purpose.
     """
+    slurm = Slurm(cluster)
     seconds = _LEAVE_S if dead else read_kill_wait(slurm) + _MARGIN_S
+    control = JobControl(slurm, job_id, _PATIENCE_S)
     try:
-        JobControl(slurm, job_id, _PATIENCE_S).update(StartTime=f"now+{seconds}seconds")
+        control.update(StartTime=f"now+{seconds}seconds")
+        control.update(ExcNodeList=host_list(kept_away(run, cluster)))
     except ControlRefused:
         return  # it was not requeued, or is over
     if dead:
@@ -90,7 +94,7 @@ class LostNodes:
         self._over = threading.Event()
         self._look_after: Callable[[], None] = lambda: None
         if place.is_deputy:
-            self._look_after = lambda: _stand_in(run, attempt, Slurm(cluster), place)
+            self._look_after = lambda: _stand_in(run, attempt, cluster, place)
         self._signals, tell = os.pipe()
         os.set_blocking(tell, False)
         signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
@@ -113,12 +117,12 @@ class LostNodes:
                 self._leave(f"Slurm has given up a node of this job: {', '.join(dead)}")
 
 
-def _stand_in(run: RunDir, attempt: int, slurm: Slurm, place: Place) -> None:
+def _stand_in(run: RunDir, attempt: int, cluster: ClusterConfig, place: Place) -> None:
     """For the batch script, where its node is dead."""
-    dead = dead_nodes(slurm, place.hosts)
+    dead = dead_nodes(Slurm(cluster), place.hosts)
     if place.hosts[0] in dead and place.job_id:
         try:
-            start_soon(run, attempt, slurm, place.job_id, dead)
+            start_soon(run, attempt, cluster, place.job_id, dead)
         except SlurmUnreachable as error:
             print(f"trainwright: {error}", flush=True)
 

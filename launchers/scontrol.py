@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from .slurm import Slurm, SlurmUnreachable
+from .slurm import Slurm, SlurmUnreachable, expand_hosts
 
 _PATIENCE_S = 180.0  # a controller that restarts is back by then
 _GONE = "Invalid job id"
@@ -28,6 +28,8 @@ class JobDetails:
     """Another job has been given its nodes."""
     requeues: bool
     """Slurm may put it back into the queue."""
+    excluded: frozenset[str] = frozenset()
+    """Nodes that it may not have."""
 
 
 class JobControl:
@@ -79,11 +81,12 @@ def parse_job(text: str) -> JobDetails:
         ends_at=_time(_value(text, "EndTime")),
         preempted=_time(_value(text, "PreemptTime")) is not None,
         requeues=_value(text, "Requeue") == "1",
+        excluded=frozenset(expand_hosts(_value(text, "ExcNodeList") or "")),
     )
 
 
 def host_list(hosts: Sequence[str]) -> str:
-    """What ExcNodeList takes."""
+    """What ExcNodeList takes; of no hosts, what clears it."""
     return ",".join(dict.fromkeys(hosts))
 
 

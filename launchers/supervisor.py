@@ -39,7 +39,7 @@ from .ends import (
     words_since,
 )
 from .hangs import name_hang
-from .healing import exclude, exclusions, requeue, start_in_s
+from .healing import exclude, kept_away, requeue, start_in_s
 from .keys import drop_keys
 from .logs import read_log
 from .lost_nodes import dead_nodes, start_soon
@@ -122,11 +122,11 @@ def _refuse(ledger: LedgerWriter, decision: Decision, code: int) -> None:
 
 def is_ending(run: RunDir, attempt: int) -> int:
     """Slurm ends the job: have it start again soon, if it was requeued. Always 0: the script has more to do."""
-    slurm, job_id = Slurm(load_frozen(run.run_yaml).cluster), own_job_id(os.environ)
+    cluster, job_id = load_frozen(run.run_yaml).cluster, own_job_id(os.environ)
     if job_id:
         hosts = expand_hosts(os.environ.get("SLURM_JOB_NODELIST", ""))
         with suppress(SlurmUnreachable):
-            start_soon(run, attempt, slurm, job_id, dead_nodes(slurm, hosts))
+            start_soon(run, attempt, cluster, job_id, dead_nodes(Slurm(cluster), hosts))
     return 0
 
 
@@ -201,9 +201,8 @@ def _write_exit(ledger: LedgerWriter, facts: EndFacts, cause: Cause, why: str, r
 def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Decision, seconds: int) -> None:
     """Requeue. The end is recorded by now: a requeue ends this process too, as soon as Slurm loses patience."""
     config = load_frozen(run.run_yaml).cluster
-    hosts = [*expand_hosts(config.exclude or ""), *(entry.host for entry in exclusions(run))]
     try:
-        trouble = requeue(control, hosts, seconds)
+        trouble = requeue(control, kept_away(run, config), seconds)
     except (ControlRefused, SlurmUnreachable) as error:
         trouble = str(error)
     ledger.write("requeue", why=decision.why, trouble=trouble, not_before=time.time() + seconds)

@@ -10,7 +10,6 @@ import pytest
 from trainwright.config.cluster import ClusterConfig
 from trainwright.config.rundir import RunDir
 from trainwright.launchers.lost_nodes import is_superseded, start_soon
-from trainwright.launchers.slurm import Slurm
 
 from .conftest import write_command
 
@@ -64,7 +63,7 @@ def test_the_second_nodes_first_rank_stands_in_for_a_dead_batch_host(
     for process in (other, deputy):
         said, _ = process.communicate(timeout=30)
         assert (process.returncode, said) == (7, "Slurm has given up a node of this job: n1\n")
-    assert (tmp_path / "asked").read_text() == "update JobId=7 StartTime=now+15seconds\n"
+    assert (tmp_path / "asked").read_text() == "update JobId=7 StartTime=now+15seconds\nupdate JobId=7 ExcNodeList=\n"
 
 
 @pytest.mark.parametrize("states", ["n1 mixed\\nn2 mixed", "n1 mixed*\\nn2 mixed", "n1 mixed\\nn2 down"])
@@ -82,11 +81,14 @@ def test_a_living_batch_host_is_left_its_business(states: str, run: RunDir, comm
 
 
 def test_a_job_that_lives_on_is_not_told_of_dead_nodes(run: RunDir, commands: Path, tmp_path: Path) -> None:
-    slurm = Slurm(ClusterConfig())
-    start_soon(run, 1, slurm, "7", [])
-    assert (tmp_path / "asked").read_text().splitlines() == ["show config", "update JobId=7 StartTime=now+45seconds"]
+    start_soon(run, 1, ClusterConfig(), "7", [])
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "show config",
+        "update JobId=7 StartTime=now+45seconds",
+        "update JobId=7 ExcNodeList=",
+    ]
     write_command(commands, "scontrol", "echo 'Job is no longer pending execution' >&2; exit 1")
-    start_soon(run, 1, slurm, "7", ["n1"])
+    start_soon(run, 1, ClusterConfig(), "7", ["n1"])
     assert not run.lost_nodes(1).exists()
 
 
