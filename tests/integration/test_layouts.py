@@ -6,7 +6,7 @@ import pytest
 
 from trainwright.config.rundir import RunDir
 
-from .real_runs import LAYOUTS, WHOLE, Model, curve, largest_difference, make_project, train
+from .real_runs import IN_MATRIX, LAYOUTS, WHOLE, Model, curve, largest_difference, make_project, train
 
 pytestmark = pytest.mark.ranks
 STEPS = 20
@@ -41,7 +41,8 @@ def test_layout_agrees_with_one_rank(project: Path, checkpoint: RunDir, one_rank
     assert difference <= 1e-5
 
 
-@pytest.mark.parametrize("recompute", ["full", "attention"] if WHOLE else ["full"])
+@IN_MATRIX
+@pytest.mark.parametrize("recompute", ["full", "attention"])
 def test_recompute_changes_nothing(project: Path, checkpoint: RunDir, one_rank: RunDir, recompute: str) -> None:
     overrides = [f"checkpoint.resume_from={checkpoint.path}", "train.steps=8", f"train.recompute={recompute}"]
     run = train(project, f"recompute-{recompute}", [*overrides, *LAYOUTS["tp2_sp"]])

@@ -8,12 +8,11 @@ import pytest
 from trainwright.config.rundir import RunDir
 from trainwright.tracking.recorder import read_metrics
 
-from .real_runs import MOE_LAYOUTS, QWEN2_MOE, WHOLE, curve, largest_difference, make_project, train
+from .real_runs import IN_MATRIX, MOE_LAYOUTS, QWEN2_MOE, curve, largest_difference, make_project, train
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, IN_MATRIX]  # in `make test`, tests/contracts has every layout, a step from one state
 STEPS = 20
 NEAR_TIE = 2e-5  # of logits around 1 that differ by rounding of 1e-7 to 1e-6 between layouts
-FROM_ITS_STATE = range(1, STEPS + 1) if WHOLE else (7,)  # steps after which each layout takes one step of its own
 ROUTER = ["train.router.z_loss_coef=1.0e-3", "tracking.expert_load_every=1"]
 
 
@@ -21,9 +20,6 @@ ROUTER = ["train.router.z_loss_coef=1.0e-3", "tracking.expert_load_every=1"]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared experts, a router whose shares do not sum to 1, an aux loss twenty times the usual."""
     return make_project(tmp_path_factory.mktemp("moe"), QWEN2_MOE)
-
-
-_IN_TEST = ("tp2_sp_ep2",)  # tests/contracts has every layout, a step from one state
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +30,10 @@ def one_rank(project: Path) -> RunDir:
     )
 
 
-@pytest.mark.parametrize("layout", [name for name in MOE_LAYOUTS if WHOLE or name in _IN_TEST])
+@pytest.mark.parametrize("layout", MOE_LAYOUTS)
 def test_each_step_from_the_references_state(project: Path, one_rank: RunDir, layout: str) -> None:
     expected, worst = curve(one_rank), 0.0
-    for step in FROM_ITS_STATE:
+    for step in range(1, STEPS + 1):
         overrides = [f"checkpoint.resume_from={one_rank.checkpoint(step)}", f"train.steps={step + 1}", *ROUTER]
         run = train(project, f"{layout}-{step}", [*overrides, *MOE_LAYOUTS[layout]])
         worst = max(worst, largest_difference({step + 1: expected[step + 1]}, curve(run)))
@@ -45,7 +41,6 @@ def test_each_step_from_the_references_state(project: Path, one_rank: RunDir, la
     assert worst <= 1e-5
 
 
-@pytest.mark.skipif(not WHOLE, reason="part of `make test-matrix`")
 @pytest.mark.parametrize("layout", MOE_LAYOUTS)
 def test_free_run(project: Path, one_rank: RunDir, layout: str) -> None:
     """Rounding may turn a routing decision that was all but a tie; from there on the runs are two."""

@@ -1,0 +1,113 @@
+"""Two engines, one training: step by step the same, and any engine and layout goes on from any other's checkpoint."""
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from trainwright.config.model import read_model
+from trainwright.config.rundir import RunDir
+from trainwright.storage.checkpoints.checkpoint import open_checkpoint
+from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
+from trainwright.storage.checkpoints.tensor_names import tensor_shapes
+
+from .real_runs import (
+    IN_MATRIX,
+    LAYOUTS,
+    MOE_LAYOUTS,
+    ONE_RANK,
+    QWEN2_MOE,
+    WHOLE,
+    Model,
+    curve,
+    go_on,
+    largest_difference,
+    make_project,
+    train,
+)
+
+pytestmark = pytest.mark.ranks
+STEPS = 20
+_DEEPSPEED = ["parallelism.engine=deepspeed", "cluster.ranks_per_node=2"]
+DEEPSPEED = {
+    "zero1": [*_DEEPSPEED, "parallelism.zero=1"],
+    "zero2_cp2": [*_DEEPSPEED, "parallelism.zero=2", "parallelism.context=2"],
+    "zero3": [*_DEEPSPEED, "parallelism.zero=3"],
+}
+DENSE = {name: LAYOUTS[name] for name in ("tp2_sp", "tp2_pp2", "pp2_vpp2", "cp2", "dp2")} | DEEPSPEED
+EXPERTS = {name: MOE_LAYOUTS[name] for name in ("ep2_zero", "etp2", "pp2_ep2", "cp2_ep2", "tp2_sp")} | DEEPSPEED
+KINDS = {"dense": (Model("llama", tied=True), DENSE), "moe": (QWEN2_MOE, EXPERTS)}
+IN_TEST = ("zero3",)
+ROUTER = ["train.router.z_loss_coef=1.0e-3"]
+
+
+@pytest.fixture(scope="module", params=[*KINDS] if WHOLE else ["moe"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def project(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp(kind), KINDS[kind][0])
+
+
+@pytest.fixture(scope="module")
+def reference(project: Path, kind: str) -> RunDir:
+    """megatron-core on one rank; it keeps every step's state."""
+    kept = ["checkpoint.every_steps=1", "checkpoint.keep=100"]
+    return train(project, "reference", [f"train.steps={STEPS + 1 if WHOLE else 5}", *kept, *_router(kind)])
+
+
+def _router(kind: str) -> list[str]:
+    return ROUTER if kind == "moe" else []
+
+
+@IN_MATRIX
+def test_deepspeed_makes_each_of_megatrons_steps(project: Path, kind: str, reference: RunDir) -> None:
+    expected, worst = curve(reference), 0.0
+    for step in range(1, STEPS + 1):
+        start = [f"checkpoint.resume_from={reference.checkpoint(step)}", f"train.steps={step + 1}", *_router(kind)]
+        run = train(project, f"deepspeed-{step}", [*start, *DEEPSPEED["zero3"]])
+        worst = max(worst, largest_difference({step + 1: expected[step + 1]}, curve(run)))
+    print(f"{kind}: largest relative difference of loss and gradient norm {worst:.1e}")
+    assert worst <= 1e-5
+
+
+def test_one_state_saved_by_all_is_one_checkpoint(project: Path, kind: str, reference: RunDir) -> None:
+    """Loaded and saved again, without a step: every tensor of every slot, bit by bit."""
+    expected = digests(reference.checkpoint(5), project)
+    assert len(set(expected.values())) > len(expected) // 2
+    for name, layout in KINDS[kind][1].items():
+        if WHOLE or name in IN_TEST:
+            start = [f"checkpoint.resume_from={reference.checkpoint(5)}", "train.steps=5"]
+            run = train(project, f"again-{name}", [*start, *layout])
+            assert digests(run.checkpoint(5), project) == expected, name
+            print(f"{kind}: {name}: {len(expected)} tensors equal")
+
+
+def test_pairs(project: Path, kind: str) -> None:
+    """Three steps in one layout, three more in another, against six in the first."""
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    draw, layouts = random.Random(seed), KINDS[kind][1]
+    pairs = [tuple(draw.sample([*layouts], 2)) for _ in range(6)] if WHOLE else [("pp2_ep2", "zero3")]
+    for number, (first, second) in enumerate(pairs):
+        whole = train(project, f"whole-{number}", ["train.steps=6", *_router(kind), *layouts[first]])
+        run = train(project, f"pair-{number}", ["train.steps=3", *_router(kind), *layouts[first]])
+        alone = [*ONE_RANK, "parallelism.engine=megatron", "parallelism.context=1"]
+        go_on(run, ["train.steps=6", *alone, *layouts[second]])
+        difference = largest_difference(curve(whole), curve(run))
+        print(f"{kind}: {first} -> {second}: largest relative difference {difference:.1e}")
+        assert difference <= 1e-5
+
+
+def digests(checkpoint: Path, run_file: Path) -> dict[str, str]:
+    """Slot and name of every tensor to the SHA-256 of its float32 values."""
+    source, found = open_checkpoint(checkpoint), {}
+    for name, shape in tensor_shapes(read_model(run_file.parent)).items():
+        rows, cols = matrix_shape(shape)
+        for slot in ("weight", "exp_avg", "exp_avg_sq"):
+            values = source.read_rectangle(slot, name, Rectangle(row=0, num_rows=rows, col=0, num_cols=cols))
+            found[f"{slot} {name}"] = hashlib.sha256(values.tobytes()).hexdigest()
+    return found
