@@ -19,9 +19,8 @@ def _megatron(run: RunConfig) -> None:
     parallel = run.parallelism
     if parallel.zero > 1:
         remedy = "use zero 0 or 1, or parallelism.engine=deepspeed"
-        raise UserError(
-            "parallelism.zero", f"{parallel.zero}, but megatron shares no more than optimizer state", remedy
-        )
+        problem = f"{parallel.zero}, but megatron shares only the optimizer's state"
+        raise UserError("parallelism.zero", problem, remedy)
     if parallel.offload != "none":
         remedy = "take it out, or use parallelism.engine=deepspeed"
         raise UserError("parallelism.offload", f"{parallel.offload}, but megatron keeps its state on the GPU", remedy)

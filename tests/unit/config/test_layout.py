@@ -19,6 +19,9 @@ def layout(run_file: Path, *overrides: str) -> Layout:
     return layout_of(run, read_model(Path(run.model)))
 
 
+DEEPSPEED = ("parallelism.engine=deepspeed",)
+
+
 @pytest.mark.parametrize(
     ("overrides", "sizes"),
     [
@@ -74,6 +77,35 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
                 "data.sequence_length=6",
             ),
             "6 is not a multiple of 12, as parallelism.context 3 and parallelism.tensor 4 need; use 12",
+        ),
+        (
+            ("parallelism.zero=2",),
+            "zero: 2, but megatron shares only the optimizer's state; use zero 0 or 1, or",
+        ),
+        (("parallelism.zero=3",), "or parallelism.engine=deepspeed"),
+        (("parallelism.offload=cpu",), "parallelism.offload: cpu, but megatron keeps its state on the GPU"),
+        ((*DEEPSPEED, "parallelism.zero=0"), "parallelism.zero: 0 with engine deepspeed; use 1, 2 or 3"),
+        (
+            (*DEEPSPEED, "parallelism.tensor=2"),
+            "tensor: 2 with engine deepspeed, which shares weights by ZeRO alone",
+        ),
+        ((*DEEPSPEED, "parallelism.pipeline=2"), "use 1 and zero 3, or parallelism.engine=megatron"),
+        ((*DEEPSPEED, "parallelism.virtual_pipeline=2"), "parallelism.virtual_pipeline: 2 with engine deepspeed"),
+        ((*DEEPSPEED, "parallelism.expert=2"), "parallelism.expert: 2 with engine deepspeed"),
+        ((*DEEPSPEED, "parallelism.expert_tensor=2"), "parallelism.expert_tensor: 2 with engine deepspeed"),
+        ((*DEEPSPEED, "train.recompute=attention"), "train.recompute: attention with engine deepspeed"),
+        ((*DEEPSPEED, "parallelism.offload=nvme"), "parallelism.offload: nvme with zero 1; use zero 3, or offload cpu"),
+        (
+            (*DEEPSPEED, "parallelism.offload=nvme", "parallelism.zero=3"),
+            "parallelism.offload_folder: is missing; give a folder on each node's own disk",
+        ),
+        (
+            (*DEEPSPEED, "cluster.ranks_per_node=3", "parallelism.context=3"),
+            "3 with engine deepspeed does not share 4 heads and 2 key-value heads out; use one of [1, 2, 4]",
+        ),
+        (
+            (*DEEPSPEED, "cluster.ranks_per_node=8", "parallelism.context=8"),
+            "parallelism.context: 8 with engine deepspeed",
         ),
         (("parallelism.context=2",), "tensor 1 x context 2 x pipeline 1 does not divide the world size 1"),
         (("parallelism.tensor=2",), "make the world size a multiple of 2"),
