@@ -4,7 +4,7 @@ from .errors import UserError
 from .model import ModelShape
 from .run import RunConfig
 
-_ONLY_MEGATRON = ("tensor", "pipeline", "virtual_pipeline", "expert", "expert_tensor")
+_ONLY_MEGATRON = ("pipeline", "virtual_pipeline", "expert", "expert_tensor")
 
 
 def engine_rule(run: RunConfig, model: ModelShape) -> None:
@@ -32,7 +32,7 @@ def _deepspeed(run: RunConfig, model: ModelShape) -> None:
         if getattr(parallel, axis) > 1:
             raise UserError(
                 f"parallelism.{axis}",
-                f"{getattr(parallel, axis)} with engine deepspeed, which shares weights by ZeRO alone",
+                f"{getattr(parallel, axis)} with engine deepspeed, which shares weights by ZeRO and tensor ranks",
                 "use 1 and zero 3, or parallelism.engine=megatron",
             )
     if parallel.zero == 0:
@@ -45,7 +45,35 @@ def _deepspeed(run: RunConfig, model: ModelShape) -> None:
             raise UserError("parallelism.offload", f"nvme with zero {parallel.zero}", "use zero 3, or offload cpu")
         if parallel.offload_folder is None:
             raise UserError("parallelism.offload_folder", "is missing", "give a folder on each node's own disk")
+    _auto_tensor(run, model)
     _ulysses(parallel.context, model)
+
+
+def _auto_tensor(run: RunConfig, model: ModelShape) -> None:
+    """Tensor ranks share the matrices of dense layers, each with whole key-value heads."""
+    tensor = run.parallelism.tensor
+    if tensor == 1:
+        return
+    if model.experts is not None:
+        remedy = "use tensor 1 and zero 3, or parallelism.engine=megatron"
+        raise UserError("parallelism.tensor", f"{tensor} with engine deepspeed, for a mixture of experts", remedy)
+    if run.parallelism.context > 1:
+        remedy = "use one of them, or parallelism.engine=megatron"
+        raise UserError(
+            "parallelism.context", f"{run.parallelism.context} beside tensor {tensor}, with engine deepspeed", remedy
+        )
+    if run.parallelism.sequence:
+        remedy = "set it to false, or use parallelism.engine=megatron"
+        raise UserError(
+            "parallelism.sequence", "true with engine deepspeed, whose tensor ranks all have all activations", remedy
+        )
+    if model.num_kv_heads % tensor:
+        good = [n for n in range(1, model.num_kv_heads + 1) if model.num_kv_heads % n == 0]
+        raise UserError(
+            "parallelism.tensor",
+            f"{tensor} with engine deepspeed does not divide the model's {model.num_kv_heads} key-value heads",
+            f"use one of {good}, or parallelism.engine=megatron",
+        )
 
 
 def _ulysses(context: int, model: ModelShape) -> None:

@@ -1,11 +1,10 @@
-"""The DeepSpeed engine: transformers' model of the same config.json, ZeRO 1 to 3 over data and context ranks.
+"""The DeepSpeed engine: transformers' model of the same config.json, ZeRO 1 to 3, AutoTP and Ulysses.
 
 DeepSpeed takes means over ranks and micro batches; the losses that it gets are scaled so that the mean is the one over
 the counted tokens of the global batch. Imported only after compat.prepare().
 """
 
 import math
-from collections.abc import Iterator
 
 import deepspeed
 import numpy as np
@@ -22,7 +21,7 @@ from ...storage.checkpoints.tensor_source import TensorSource
 from ..documents import Documents
 from ..engine import Samples, StepResult, Watch
 from .attention import Attention
-from .model import build_model, optimizer_of, settings_of
+from .model import build_model, optimizer_of, settings_of, sum_head_norms
 from .routers import Routers
 from .state import Zero3State, Zero12State
 
@@ -36,13 +35,17 @@ class DeepSpeedEngine:
         self._device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else "cpu"
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         deepspeed.init_distributed(dist_backend=backend, dist_init_required=False, verbose=False)
-        self._context = _context_group(layout, rank)
+        self._context = _neighbours(layout.context, layout.world_size, rank, "CONTEXT_PARALLEL_GROUP")
+        tensors = _neighbours(layout.tensor, layout.world_size, rank, "TENSOR_MODEL_PARALLEL_GROUP")
         self._attention = Attention(self._context)
         settings = settings_of(run, layout)
         built = build_model(run, model, self._attention, settings)
+        if tensors is not None:
+            sum_head_norms(built, tensors)
         self._engine, *_ = deepspeed.initialize(model=built, optimizer=optimizer_of(run, built), config=settings)
         state = Zero3State if run.parallelism.zero == 3 else Zero12State
-        self._state = state(self._engine.module, self._engine.optimizer, model)
+        tensor = self._place.tensor, layout.tensor
+        self._state = state(self._engine.module, self._engine.optimizer, model, tensor)
         self._routers = Routers(self._engine.module, run, model, self._context) if model.experts else None
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
@@ -107,7 +110,7 @@ class DeepSpeedEngine:
         if self._routers:
             share = share + self._routers.loss()
         # DeepSpeed divides by the micro batches, and takes the mean over ranks.
-        means = self._engine.gradient_accumulation_steps() * self._layout.world_size
+        means = self._engine.gradient_accumulation_steps() * self._layout.context * self._layout.data
         self._engine.backward(share * means)
         return float(total.detach())
 
@@ -130,28 +133,23 @@ class DeepSpeedEngine:
         return torch.cat(parts, dim=1)
 
     def _sum(self, value: float) -> float:
-        """Over all ranks."""
+        """Over data and context ranks; tensor ranks have the same."""
         box = torch.tensor(value, dtype=torch.float64, device=self._device)
         dist.all_reduce(box)
-        return float(box)
+        return float(box) / self._layout.tensor
 
     def _sum_over_samples(self, value: float) -> float:
         """Over data ranks; context ranks have the same samples."""
         return self._sum(value) / self._layout.context
 
 
-def _context_group(layout: Layout, rank: int) -> dist.ProcessGroup | None:
-    """This rank's context group; every rank makes all of them."""
-    if layout.context == 1:
+def _neighbours(size: int, world_size: int, rank: int, name: str) -> dist.ProcessGroup | None:
+    """This rank's group of `size` neighbours, None if it is alone; every rank makes all groups."""
+    if size == 1:
         return None
     mine = None
-    for ranks in _in_groups(layout):
-        group = dist.new_group(ranks, group_desc="CONTEXT_PARALLEL_GROUP")
+    for first in range(0, world_size, size):
+        ranks = list(range(first, first + size))
+        group = dist.new_group(ranks, group_desc=name)
         mine = group if rank in ranks else mine
     return mine
-
-
-def _in_groups(layout: Layout) -> Iterator[list[int]]:
-    """Context ranks are neighbours, as tensor is 1 here."""
-    for first in range(0, layout.world_size, layout.context):
-        yield list(range(first, first + layout.context))

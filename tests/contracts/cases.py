@@ -102,4 +102,8 @@ DEEPSPEED = [
     case("zero1-cp4-few-kv-heads", LLAMA, 4, engine="deepspeed", zero=1, context=4),
     case("zero2-offload", LLAMA, 2, engine="deepspeed", zero=2, offload="cpu"),
     case("zero3-offload", QWEN2, 2, engine="deepspeed", zero=3, offload="cpu"),
+    case("tp2-zero1", LLAMA, 2, engine="deepspeed", zero=1, tensor=2),
+    case("tp2-zero2-bias", QWEN2, 2, engine="deepspeed", zero=2, tensor=2),
+    case("tp2-zero1-dp2-tied", LLAMA_TIED, 4, RESTART, engine="deepspeed", zero=1, tensor=2),
+    case("tp2-zero3", QWEN3, 2, engine="deepspeed", zero=3, tensor=2),
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..integration.real_runs import QWEN2_MOE, QWEN3_MOE
-from .cases import LLAMA, LLAMA_TIED, QWEN2, Case, case
+from .cases import LLAMA, LLAMA_TIED, QWEN2, QWEN3, Case, case
 
 
 def _missing_norm_mark() -> None:
@@ -149,6 +149,25 @@ def _upstream_5916() -> None:
     vars_of(experts, _matrix=unmarked)
 
 
+def _head_norms_not_summed() -> None:
+    """The mend of AutoTP's norms over single heads taken out."""
+    engine = import_module("trainwright.parallelism.deepspeed.engine")
+    vars_of(engine, sum_head_norms=lambda *_: None)
+
+
+def _rotary_cast() -> None:
+    """The mend of what zero.Init casts taken out, and its own choice of the type."""
+    model = import_module("trainwright.parallelism.deepspeed.model")
+    partition = import_module("deepspeed.runtime.zero.partition_parameters")
+    original = partition.Init
+
+    def as_given(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs, dtype=torch.float32)
+
+    vars_of(import_module("deepspeed").zero, Init=as_given)
+    vars_of(model, make_rotary_anew=lambda _: None)
+
+
 def vars_of(owner: Any, **values: Any) -> None:
     """Put values in place of the owner's own."""
     for name, value in values.items():
@@ -172,4 +191,9 @@ SEEDED: dict[str, tuple[Callable[[], None], Case]] = {
 UPSTREAM: dict[str, tuple[Callable[[], None], Case]] = {
     "Megatron-LM#5047": (_upstream_5047, case("tp2-ep2", QWEN3_MOE, 2, tensor=2, sequence=True, expert=2)),
     "Megatron-LM#5916": (_upstream_5916, case("tp2-etp1", QWEN3_MOE, 2, tensor=2, sequence=True)),
+    "DeepSpeed AutoTP, norms over heads": (
+        _head_norms_not_summed,
+        case("tp2-qk-norm", QWEN3, 2, engine="deepspeed", zero=1, tensor=2),
+    ),
+    "DeepSpeed zero.Init, rotary cast": (_rotary_cast, case("zero3", LLAMA, 2, engine="deepspeed", zero=3)),
 }

@@ -104,8 +104,9 @@ def _agrees(verifier: Verifier, case: Case) -> None:
 
 
 @pytest.mark.parametrize("mistake", [*SEEDED, *UPSTREAM])
-def test_a_mistake_in_the_engine_is_found(megatron: Verifier, mistake: str) -> None:
+def test_a_mistake_in_the_engine_is_found(request: pytest.FixtureRequest, mistake: str) -> None:
     _, case = (SEEDED | UPSTREAM)[mistake]
-    answer = megatron.verify(case, mistake)
+    verifier = request.getfixturevalue("deepspeed" if "DeepSpeed" in mistake else "megatron")
+    answer = verifier.verify(case, mistake)
     print(f"{mistake}: {len(answer['findings'])} findings, first: {answer['findings'][:1]}")
     assert answer["findings"]
