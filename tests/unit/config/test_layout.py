@@ -85,10 +85,6 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
         (("parallelism.zero=3",), "or parallelism.engine=deepspeed"),
         (("parallelism.offload=cpu",), "parallelism.offload: cpu, but megatron keeps its state on the GPU"),
         ((*DEEPSPEED, "parallelism.zero=0"), "parallelism.zero: 0 with engine deepspeed; use 1, 2 or 3"),
-        (
-            (*DEEPSPEED, "parallelism.tensor=2"),
-            "tensor: 2 with engine deepspeed, which shares weights by ZeRO alone",
-        ),
         ((*DEEPSPEED, "parallelism.pipeline=2"), "use 1 and zero 3, or parallelism.engine=megatron"),
         ((*DEEPSPEED, "parallelism.virtual_pipeline=2"), "parallelism.virtual_pipeline: 2 with engine deepspeed"),
         ((*DEEPSPEED, "parallelism.expert=2"), "parallelism.expert: 2 with engine deepspeed"),
