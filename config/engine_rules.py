@@ -4,7 +4,7 @@ from .errors import UserError
 from .model import ModelShape
 from .run import RunConfig
 
-_ONLY_MEGATRON = ("pipeline", "virtual_pipeline", "expert", "expert_tensor")
+_ONLY_MEGATRON = ("pipeline", "virtual_pipeline", "expert_tensor")
 
 
 def engine_rule(run: RunConfig, model: ModelShape) -> None:
@@ -32,7 +32,7 @@ def _deepspeed(run: RunConfig, model: ModelShape) -> None:
         if getattr(parallel, axis) > 1:
             raise UserError(
                 f"parallelism.{axis}",
-                f"{getattr(parallel, axis)} with engine deepspeed, which shares weights by ZeRO and tensor ranks",
+                f"{getattr(parallel, axis)} with engine deepspeed, which shares by ZeRO, tensor and expert ranks",
                 "use 1 and zero 3, or parallelism.engine=megatron",
             )
     if parallel.zero == 0:
@@ -45,6 +45,11 @@ def _deepspeed(run: RunConfig, model: ModelShape) -> None:
             raise UserError("parallelism.offload", f"nvme with zero {parallel.zero}", "use zero 3, or offload cpu")
         if parallel.offload_folder is None:
             raise UserError("parallelism.offload_folder", "is missing", "give a folder on each node's own disk")
+    if parallel.expert > 1 and parallel.context > 1:
+        remedy = "use one of them, or parallelism.engine=megatron"
+        raise UserError(
+            "parallelism.context", f"{parallel.context} beside expert {parallel.expert}, with engine deepspeed", remedy
+        )
     _auto_tensor(run, model)
     _ulysses(parallel.context, model)
 

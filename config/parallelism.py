@@ -11,7 +11,7 @@ class ParallelismConfig(Section):
     """Sizes of the parallel axes; data parallel follows from the world size."""
 
     engine: Literal["megatron", "deepspeed"] = "megatron"
-    """Training engine. deepspeed trains transformers' own model of the same config.json, by ZeRO."""
+    """Training engine. deepspeed trains transformers' own model of the same config.json, under ZeRO."""
     tensor: int = Field(default=1, ge=1)
     """Tensor parallel size: ranks that share each matrix."""
     pipeline: int = Field(default=1, ge=1)

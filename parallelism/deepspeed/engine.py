@@ -5,6 +5,7 @@ the counted tokens of the global batch. Imported only after compat.prepare().
 """
 
 import math
+from functools import partial
 
 import deepspeed
 import numpy as np
@@ -20,8 +21,9 @@ from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.tensor_source import TensorSource
 from ..documents import Documents
 from ..engine import Samples, StepResult, Watch
+from ..transformers_names import Share
 from .attention import Attention
-from .model import build_model, optimizer_of, settings_of, sum_head_norms
+from .model import build_model, groups_of, optimizer_of, settings_of, sum_head_norms
 from .routers import Routers
 from .state import Zero3State, Zero12State
 
@@ -38,15 +40,24 @@ class DeepSpeedEngine:
         self._context = _neighbours(layout.context, layout.world_size, rank, "CONTEXT_PARALLEL_GROUP")
         tensors = _neighbours(layout.tensor, layout.world_size, rank, "TENSOR_MODEL_PARALLEL_GROUP")
         self._attention = Attention(self._context)
-        settings = settings_of(run, layout)
+        settings = settings_of(run, model, layout)
         built = build_model(run, model, self._attention, settings)
         if tensors is not None:
             sum_head_norms(built, tensors)
-        self._engine, *_ = deepspeed.initialize(model=built, optimizer=optimizer_of(run, built), config=settings)
+        self._engine, *_ = deepspeed.initialize(
+            model=built,
+            model_parameters=groups_of(run, built),
+            optimizer=partial(optimizer_of, run),
+            config=settings,
+        )
         state = Zero3State if run.parallelism.zero == 3 else Zero12State
-        tensor = self._place.tensor, layout.tensor
-        self._state = state(self._engine.module, self._engine.optimizer, model, tensor)
+        self._state = state(self._engine.module, self._engine.optimizer, model, self._share(model))
         self._routers = Routers(self._engine.module, run, model, self._context) if model.experts else None
+
+    def _share(self, model: ModelShape) -> Share:
+        """What this rank has of the model under AutoTP and AutoEP."""
+        mine = self._layout.experts_of(self._place, model.experts.num_experts) if model.experts else None
+        return Share(tensor_rank=self._place.tensor, tensor_size=self._layout.tensor, experts=mine)
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """See Engine."""

@@ -24,9 +24,7 @@ def build_model(run: RunConfig, model: ModelShape, attention: Attention, setting
     config.use_cache = False
     dtype = torch.bfloat16 if run.train.precision == "bf16" else torch.float32
     # Not with `dtype`: where float16 is not supported, DeepSpeed 0.19 takes bfloat16 for any that is given.
-    share = deepspeed.zero.Init(
-        config_dict_or_path=settings, enabled=run.parallelism.zero == 3 and run.parallelism.tensor == 1
-    )
+    share = deepspeed.zero.Init(config_dict_or_path=settings, enabled=run.parallelism.zero == 3 and not _replaced(run))
     with no_init_weights(), share:
         built: Any = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=dtype)
     built.tie_weights()  # a part of the initialisation that was left out
@@ -58,19 +56,30 @@ def sum_head_norms(built: Any, tensors: dist.ProcessGroup) -> None:
             parameter.register_hook(summed)
 
 
-def optimizer_of(run: RunConfig, built: Any) -> torch.optim.Optimizer:
-    """AdamW; matrices decay, vectors do not."""
-    adam = run.train.optimizer
-    matrices = [p for p in built.parameters() if len(getattr(p, "ds_shape", p.shape)) > 1]
-    vectors = [p for p in built.parameters() if len(getattr(p, "ds_shape", p.shape)) == 1]
-    groups = [
-        {"params": matrices, "weight_decay": adam.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+def groups_of(run: RunConfig, built: Any) -> list[dict[str, Any]]:
+    """Parameters by what AdamW does with them: matrices decay, vectors do not."""
+    decay = run.train.optimizer.weight_decay
+    groups: dict[bool, list[Any]] = {True: [], False: []}
+    for parameter in built.parameters():
+        groups[len(getattr(parameter, "ds_shape", parameter.shape)) > 1].append(parameter)
+    return [
+        {"params": held, "weight_decay": decay if is_matrix else 0.0, "name": "matrices" if is_matrix else "vectors"}
+        for is_matrix, held in groups.items()
+        if held
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=adam.lr, betas=adam.betas, eps=adam.eps)
 
 
-def settings_of(run: RunConfig, layout: Layout) -> dict[str, Any]:
+def optimizer_of(run: RunConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW over groups in which DeepSpeed may have put modules of its own; experts get groups of their own."""
+    if run.parallelism.expert > 1:
+        from deepspeed.moe.utils import split_params_into_different_moe_groups_for_optimizer
+
+        groups = split_params_into_different_moe_groups_for_optimizer(groups)
+    adam = run.train.optimizer
+    return torch.optim.AdamW(groups, lr=adam.lr, betas=adam.betas, eps=adam.eps)
+
+
+def settings_of(run: RunConfig, model: ModelShape, layout: Layout) -> dict[str, Any]:
     """DeepSpeed's configuration. Context ranks are data parallel ranks to it: each has positions of its own."""
     parallel, train = run.parallelism, run.train
     zero: dict[str, Any] = {
@@ -84,9 +93,13 @@ def settings_of(run: RunConfig, layout: Layout) -> dict[str, Any]:
         if parallel.offload == "nvme":
             place["nvme_path"] = parallel.offload_folder
         zero["offload_optimizer"] = place
-    tensor = {"tensor_parallel": _tensor_settings(parallel.tensor)} if parallel.tensor > 1 else {}
+    replaced: dict[str, Any] = {}
+    if parallel.tensor > 1:
+        replaced["tensor_parallel"] = _tensor_settings(parallel.tensor)
+    if parallel.expert > 1:
+        replaced["expert_parallel"] = _expert_settings(parallel.expert, model)
     return {
-        **tensor,
+        **replaced,
         "train_micro_batch_size_per_gpu": train.micro_batch_size,
         "gradient_accumulation_steps": train.global_batch_size // (train.micro_batch_size * layout.data),
         "gradient_clipping": train.optimizer.clip_norm,
@@ -107,3 +120,20 @@ def _tensor_settings(size: int) -> dict[str, Any]:
         {"patterns": columns, "partition_type": "row"},
     ]
     return {"autotp_size": size, "partition_config": {"use_default_specs": False, "layer_specs": specs}}
+
+
+def _expert_settings(size: int, model: ModelShape) -> dict[str, Any]:
+    """AutoEP; its presets differ in names, and in whether the chosen experts' shares are scaled to sum to 1."""
+    assert model.experts is not None
+    return {
+        "enabled": True,
+        "autoep_size": size,
+        "preset_model": "mixtral" if model.family == "mixtral" else "qwen3_moe",
+        "route_norm": model.experts.normalized,
+        "use_grouped_mm": torch.cuda.is_available(),
+    }
+
+
+def _replaced(run: RunConfig) -> bool:
+    """Whether DeepSpeed puts modules of its own in the place of some, for which it wants them whole."""
+    return run.parallelism.tensor > 1 or run.parallelism.expert > 1

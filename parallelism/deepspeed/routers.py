@@ -31,7 +31,10 @@ class Routers:
         for layer in model.experts.layers:
             block = module.model.layers[layer]
             feed_forward = block.mlp if hasattr(block, "mlp") else block.block_sparse_moe
-            feed_forward.gate.register_forward_hook(self._keeper(layer))
+            gate = (
+                feed_forward.router.gate if hasattr(feed_forward, "router") else feed_forward.gate
+            )  # AutoEP's, or own
+            gate.register_forward_hook(self._keeper(layer))
 
     def begin(self) -> None:
         """Before each micro batch: recompute may have left what it saw again."""

@@ -16,7 +16,7 @@ from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..engine import GRADIENT
 from ..local_tensors import assemble, cut, on_host
-from ..transformers_names import is_shared, pieces_of_parameter
+from ..transformers_names import Share, is_split, pieces_of_parameter
 
 SLOTS = ("exp_avg", "exp_avg_sq")
 
@@ -24,16 +24,16 @@ SLOTS = ("exp_avg", "exp_avg_sq")
 class ZeroState(ABC):
     """Reads and writes one rank's share of the state."""
 
-    def __init__(self, module: Any, optimizer: Any, model: ModelShape, tensor: tuple[int, int]) -> None:
-        """`optimizer` is DeepSpeed's, around torch's AdamW; `tensor` this rank's number and the size of its group."""
+    def __init__(self, module: Any, optimizer: Any, model: ModelShape, share: Share) -> None:
+        """`optimizer` is DeepSpeed's, around torch's AdamW; `share` is what this rank has."""
         self._named = list(module.named_parameters())
-        self._optimizer, self._model, self._tensor = optimizer, model, tensor
+        self._optimizer, self._model, self._share = optimizer, model, share
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """Fill weights, float32 weights and moments; AdamW goes on as after `optimizer_steps` updates."""
         self._make_moments(optimizer_steps)
         for name, parameter in self._named:
-            shape, pieces = _shape(parameter), pieces_of_parameter(name, self._model, *self._tensor)
+            shape, pieces = _shape(parameter), pieces_of_parameter(name, self._model, self._share)
             for slot in (WEIGHT, *SLOTS):
                 values = torch.from_numpy(assemble(source, slot, pieces, shape).reshape(-1))
                 self._put(parameter, slot, values)
@@ -49,9 +49,9 @@ class ZeroState(ABC):
     def _cut(self, slots: tuple[str, ...]) -> Iterator[OwnedRectangle]:
         for name, parameter in self._named:
             flat = self._range(parameter)
-            if not flat or (self._tensor[0] and not is_shared(name)):
+            if not flat or (self._share.tensor_rank and not is_split(name)):
                 continue
-            pieces = pieces_of_parameter(name, self._model, *self._tensor)
+            pieces = pieces_of_parameter(name, self._model, self._share)
             for slot in slots:
                 values = on_host(self._get(parameter, slot))[: len(flat)]
                 yield from cut(slot, np.ascontiguousarray(values), flat, _shape(parameter), pieces)

@@ -106,4 +106,8 @@ DEEPSPEED = [
     case("tp2-zero2-bias", QWEN2, 2, engine="deepspeed", zero=2, tensor=2),
     case("tp2-zero1-dp2-tied", LLAMA_TIED, 4, RESTART, engine="deepspeed", zero=1, tensor=2),
     case("tp2-zero3", QWEN3, 2, engine="deepspeed", zero=3, tensor=2),
+    case("ep2-zero1", MIXTRAL, 2, engine="deepspeed", zero=1, expert=2),
+    case("ep2-zero2-shared", QWEN2_MOE, 2, engine="deepspeed", zero=2, expert=2),
+    case("ep2-zero1-copies", QWEN3_MOE, 4, engine="deepspeed", zero=1, expert=2),
+    case("ep2-zero3", QWEN3_MOE_UNSCALED, 2, engine="deepspeed", zero=3, expert=2),
 ]

@@ -87,7 +87,11 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
         ((*DEEPSPEED, "parallelism.zero=0"), "parallelism.zero: 0 with engine deepspeed; use 1, 2 or 3"),
         ((*DEEPSPEED, "parallelism.pipeline=2"), "use 1 and zero 3, or parallelism.engine=megatron"),
         ((*DEEPSPEED, "parallelism.virtual_pipeline=2"), "parallelism.virtual_pipeline: 2 with engine deepspeed"),
-        ((*DEEPSPEED, "parallelism.expert=2"), "parallelism.expert: 2 with engine deepspeed"),
+        ((*DEEPSPEED, "parallelism.expert=2"), "parallelism.expert: 2, but the model has no experts"),
+        (
+            (*DEEPSPEED, "cluster.ranks_per_node=4", "parallelism.expert=2", "parallelism.context=2"),
+            "parallelism.context: 2 beside expert 2, with engine deepspeed; use one of them",
+        ),
         ((*DEEPSPEED, "parallelism.expert_tensor=2"), "parallelism.expert_tensor: 2 with engine deepspeed"),
         ((*DEEPSPEED, "train.recompute=attention"), "train.recompute: attention with engine deepspeed"),
         ((*DEEPSPEED, "parallelism.offload=nvme"), "parallelism.offload: nvme with zero 1; use zero 3, or offload cpu"),
