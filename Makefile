@@ -32,7 +32,7 @@ test: install slurm lint docs
 	$(BIN)/pytest -n 2 $(ARGS)
 
 # The files that have more cases than `make test` runs.
-MATRIX := $(shell grep -lE "WHOLE|IN_MATRIX" tests/integration/test_*.py)
+MATRIX := $(shell grep -lE "WHOLE|IN_MATRIX" tests/integration/test_*.py tests/contracts/test_*.py)
 
 # With -rP the numbers and seeds that tests print are shown at the end.
 # Every case of the fault and layout matrices, of which `make test` runs a representative part.

@@ -111,3 +111,23 @@ DEEPSPEED = [
     case("ep2-zero1-copies", QWEN3_MOE, 4, engine="deepspeed", zero=1, expert=2),
     case("ep2-zero3", QWEN3_MOE_UNSCALED, 2, engine="deepspeed", zero=3, expert=2),
 ]
+IN_TEST = {
+    "tp2-sp",
+    "tp4-few-kv-heads",
+    "pp2-vpp2-uneven-tied",
+    "dp2-zero1",
+    "cp2-restart",
+    "tp2-sp-cp2",
+    "ep2-copies",
+    "etp2-ep2",
+    "pp2-vpp2-ep2",
+    "dense-first-pp2",
+    "tp2-pp2-ep2-recompute",
+    "zero3-tied-restart",
+    "zero3-cp2-moe",
+    "zero2-offload",
+    "zero3-recompute-moe",
+    "tp2-zero1-dp2-tied",
+    "ep2-zero2-shared",
+}
+"""Cases of `make test`; the others are in `make test-matrix`."""
