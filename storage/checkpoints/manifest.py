@@ -10,8 +10,10 @@ from typing import Any
 from ...config.errors import FoundBad
 from ..durable import sync
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
+_OWN = "digest"
+"""Key of the digest of all the others: a position that has lost a digit would go unnoticed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Commit a checkpoint: write beside, fsync, rename, fsync the folder."""
     beside = folder / f".{FILE_NAME}.partial"
     with beside.open("w", encoding="utf-8") as file:
-        json.dump(asdict(manifest), file, indent=1)
+        record = asdict(manifest)
+        json.dump({**record, _OWN: _digest(record)}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     beside.rename(folder / FILE_NAME)
@@ -61,12 +64,22 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / FILE_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(**{field.name: record[field.name] for field in fields(Manifest)})
-    except (ValueError, KeyError, TypeError) as error:
+        version = record["format_version"]
+        if version == FORMAT_VERSION:
+            manifest = Manifest(**{field.name: record[field.name] for field in fields(Manifest)})
+            own = record.pop(_OWN)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FoundBad(str(path), f"damaged ({error})", "use another checkpoint") from None
-    if manifest.format_version != FORMAT_VERSION:
-        raise FoundBad(str(path), f"format {manifest.format_version} is unknown", "read it with a newer trainwright")
+    if version != FORMAT_VERSION:
+        raise FoundBad(str(path), f"format {version!r} is unknown", "read it with the trainwright that wrote it")
+    if own != _digest(record):
+        raise FoundBad(str(path), "fails its own checksum", "use another checkpoint")
     return manifest
+
+
+def _digest(record: dict[str, Any]) -> str:
+    """Of all fields, however they are written down."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def manifest_digest(folder: Path) -> str:

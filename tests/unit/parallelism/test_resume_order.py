@@ -1,6 +1,6 @@
 """Ranks go on from a checkpoint only if the samples before it are those that it was trained on."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from trainwright.parallelism.resume import _check_order
 from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.building.sources import Selection
 from trainwright.storage.checkpoints.checkpoint import open_checkpoint
+from trainwright.storage.checkpoints.manifest import read_manifest, write_manifest
 from trainwright.storage.loading.training_data import TrainingData
 
 from ..serving.small_run import make_run
@@ -39,9 +40,9 @@ def test_stages_before_a_checkpoint_stay(
     )
     (tmp_path / "run.yaml").write_text((tmp_path / "runs" / "small" / "run.yaml").read_text())
     run = load_run(tmp_path / "run.yaml", ["data.stages=[{until_tokens: 960}, {}]"])
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["order"] |= {} if recorded is None else {"stages": recorded}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    manifest = read_manifest(folder)
+    order = manifest.order | ({} if recorded is None else {"stages": recorded})
+    write_manifest(folder, replace(manifest, order=order))
     checkpoint, data = open_checkpoint(folder), TrainingData.open(run.data)
     capfd.readouterr()
     if said is None:

@@ -14,7 +14,7 @@ from trainwright.storage.checkpoints.checkpoint_writer import (
     prepare_folder,
     write_rank_files,
 )
-from trainwright.storage.checkpoints.manifest import Manifest, write_manifest
+from trainwright.storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
 from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
 from trainwright.storage.checkpoints.tensor_names import tensor_shapes
 from trainwright.storage.checkpoints.tensor_source import WEIGHT, Float32Array
@@ -74,7 +74,7 @@ def write_checkpoint(run: RunDir, step: int, precision: str = "fp32", num_ranks:
         owned = [_band(name, values, rank, num_ranks) for name, values in weights.items()]
         write_rank_files(folder, rank, [item for item in owned if item.rectangle.size])
     manifest = Manifest(
-        format_version=1,
+        format_version=FORMAT_VERSION,
         step=step,
         tokens=1000 * step,
         position=4 * step,

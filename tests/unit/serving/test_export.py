@@ -118,11 +118,11 @@ def test_bad_checkpoint_is_found_and_nothing_is_left(tmp_path: Path, harm: str) 
 def _bless(checkpoint: Path) -> None:
     """Write the changed file's checksum into the manifest, as if training itself had saved the value."""
     from trainwright.storage.checkpoints.checkpoint import file_crc32c
+    from trainwright.storage.checkpoints.manifest import read_manifest, write_manifest
 
-    manifest = json.loads((checkpoint / "manifest.json").read_text())
-    name = "rank-00000.safetensors"
-    manifest["files"][name]["crc32c"] = file_crc32c(checkpoint / name)
-    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+    manifest, name = read_manifest(checkpoint), "rank-00000.safetensors"
+    manifest.files[name]["crc32c"] = file_crc32c(checkpoint / name)
+    write_manifest(checkpoint, manifest)
 
 
 def test_config_of_another_shape_is_found(tmp_path: Path) -> None:
