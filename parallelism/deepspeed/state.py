@@ -81,7 +81,9 @@ class Zero12State(ZeroState):
     """ZeRO 1 and 2: every rank has all weights in the run's precision, and a range of the float32 ones."""
 
     def _make_moments(self, steps: int) -> None:
-        for flat in self._optimizer.single_partition_of_fp32_groups:
+        own = self._optimizer  # in bfloat16 ZeRO 1 has an optimizer of its own
+        bf16 = hasattr(own, "fp32_groups_flat_partition")
+        for flat in own.fp32_groups_flat_partition if bf16 else own.single_partition_of_fp32_groups:
             self._optimizer.optimizer.state[flat] = self._fresh(flat, steps)
         self._optimizer._hp_optimizer_states_linked = False
         self._optimizer._lazy_init_hp_params_optimizer_state()

@@ -111,3 +111,12 @@ def digests(checkpoint: Path, run_file: Path) -> dict[str, str]:
             values = source.read_rectangle(slot, name, Rectangle(row=0, num_rows=rows, col=0, num_cols=cols))
             found[f"{slot} {name}"] = hashlib.sha256(values.tobytes()).hexdigest()
     return found
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3] if WHOLE else [1])
+def test_deepspeed_in_bfloat16_goes_on_bit_by_bit(project: Path, zero: int) -> None:
+    """Its float32 weights and moments are in the checkpoint; ZeRO 1 has an optimizer of its own for bfloat16."""
+    layout = [*_DEEPSPEED, f"parallelism.zero={zero}", "train.precision=bf16", "train.steps=4"]
+    whole = train(project, f"bf16-{zero}", [*layout, "checkpoint.every_steps=2"])
+    run = train(project, f"bf16-{zero}-on", [*layout, f"checkpoint.resume_from={whole.checkpoint(2)}"])
+    assert curve(run) == {step: values for step, values in curve(whole).items() if step > 2}
