@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = load_run(Path(arguments.run_file), arguments.overrides)
     model = read_model(Path(given.model))
     key = certificate_key(given, model)
+    _require_packages(given)
     with tempfile.TemporaryDirectory(prefix="trainwright-verify-") as folder:
         result = _verify(given, model, Path(folder))
     if result["findings"]:
@@ -59,6 +60,17 @@ def run(arguments: argparse.Namespace) -> int:
     path = write_certificate(given, certificate)
     emit(arguments, {"verified": True, "certificate": str(path), **asdict(certificate)}, _good(result, path))
     return 0
+
+
+def _require_packages(given: "RunConfig") -> None:
+    from ..config.errors import UserError
+    from ..config.versions import installed_versions
+
+    engine = {"megatron": "megatron-core", "deepspeed": "deepspeed"}[given.parallelism.engine]
+    missing = [package for package in ("torch", engine, "transformers") if package not in installed_versions()]
+    if missing:
+        remedy = "pip install 'trainwright[train]'" + (" 'trainwright[deepspeed]'" if engine == "deepspeed" else "")
+        raise UserError("verify-layout", f"{', '.join(missing)} is not installed here", remedy)
 
 
 def _verify(given: "RunConfig", model: "ModelShape", folder: "Path") -> dict[str, Any]:

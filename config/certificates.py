@@ -4,19 +4,20 @@ Written by `trainwright verify-layout`, looked up by `plan` and `submit`. No tor
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from .model import ModelShape
 from .model_file import model_config
 from .run import RunConfig
 from .shrinking import shrink
+from .versions import installed_versions
 
 _CODE = ("config", "storage/checkpoints", "parallelism")
-_PACKAGES = ("torch", "megatron-core", "deepspeed", "transformers", "numpy")
+_NOT_OF_TRAIN: Any = {"schedule": True, "steps": True, "seed": True, "optimizer": {"lr"}}
 _OF_DATA = ("document_mask", "reset_positions", "prompt_mask", "sequence_length")
 NOT_VERIFIED = "not verified; `trainwright verify-layout` compares it with one rank in about a minute, on a CPU"
 
@@ -45,7 +46,7 @@ def certificate_key(run: RunConfig, model: ModelShape) -> str:
     data = small.data.model_dump(mode="json")
     facts = {
         "parallelism": small.parallelism.model_dump(mode="json"),
-        "train": small.train.model_dump(mode="json", exclude={"schedule", "steps", "seed"}),
+        "train": small.train.model_dump(mode="json", exclude=_NOT_OF_TRAIN),
         "data": {name: data[name] for name in _OF_DATA},
         "model": model_config(shape),
         "ranks": small.cluster.world_size,
@@ -82,17 +83,6 @@ def write_certificate(run: RunConfig, certificate: Certificate) -> Path:
     beside.write_text(json.dumps(asdict(certificate), indent=1) + "\n")
     beside.replace(path)
     return path
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of what computes, as installed here; those that are not are left out."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def code_digest() -> str:

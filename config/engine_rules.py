@@ -9,6 +9,10 @@ _ONLY_MEGATRON = ("pipeline", "virtual_pipeline", "expert_tensor")
 
 def engine_rule(run: RunConfig, model: ModelShape) -> None:
     """Raises UserError naming the field that the run's engine knows nothing of."""
+    folder = run.parallelism.offload_folder
+    if folder is not None and run.parallelism.offload != "nvme":
+        remedy = "take it out, or set parallelism.offload=nvme"
+        raise UserError("parallelism.offload_folder", f"{folder} with offload {run.parallelism.offload}", remedy)
     if run.parallelism.engine == "megatron":
         _megatron(run)
     else:

@@ -10,7 +10,6 @@ from .cluster import ClusterConfig
 from .layout import Layout
 from .layout_rules import layout_of
 from .model import ExpertShape, ModelShape
-from .parallelism import ParallelismConfig
 from .run import RunConfig
 
 VOCABULARY = 131
@@ -43,6 +42,8 @@ def shrink(run: RunConfig, model: ModelShape) -> tuple[RunConfig, ModelShape]:
             "stage_layers": list(small.chunk_layers) or None,
             "expert": small.expert,
             "expert_tensor": small.expert_tensor,
+            "offload": "cpu" if run.parallelism.offload == "nvme" else run.parallelism.offload,
+            "offload_folder": None,
         }
     )
     count = run.train.global_batch_size // (run.train.micro_batch_size * layout.data)
@@ -65,12 +66,6 @@ def shrink(run: RunConfig, model: ModelShape) -> tuple[RunConfig, ModelShape]:
     )
     layout_of(small_run, shape)  # a rule broken here is our mistake, not the user's
     return small_run, shape
-
-
-def on_one_rank(run: RunConfig) -> RunConfig:
-    """The same run without any parallelism."""
-    alone = ParallelismConfig(engine=run.parallelism.engine, zero=0)
-    return run.model_copy(update={"parallelism": alone, "cluster": ClusterConfig(ranks_per_node=1)})
 
 
 def _layout(layout: Layout, model: ModelShape) -> Layout:

@@ -5,7 +5,6 @@ Import megatron only after `prepare()`. Each mend names the reason; each has a t
 
 import contextlib
 import functools
-import importlib.metadata
 import sys
 import warnings
 from collections.abc import Iterator
@@ -58,18 +57,6 @@ def _prepare_cpu() -> None:
     # Recompute saves and restores "the CUDA generator": here that is the CPU's.
     megatron_random._get_cuda_rng_state = lambda *_, **__: torch.get_rng_state()
     megatron_random._set_cuda_rng_state = lambda state, *_, **__: torch.set_rng_state(state)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes, for the manifest; what is not installed is left out."""
-    names = ("trainwright", "torch", "megatron-core", "deepspeed", "transformers", "numpy")
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def set_adam_step(optimizer: Any, state: dict[str, Any], group: dict[str, Any], step: int) -> None:

@@ -1,5 +1,6 @@
 """The engine that a run file asks for: the one place that builds one, after `prepare`, once the ranks have joined."""
 
+from ..config.errors import UserError
 from ..config.layout import Layout
 from ..config.model import ModelShape
 from ..config.run import RunConfig
@@ -8,14 +9,21 @@ from .engine import Engine
 
 def prepare(run: RunConfig) -> None:
     """Make the engine's packages importable and usable on this machine. UserError if they are not installed."""
-    if run.parallelism.engine == "deepspeed":
-        from .deepspeed.compat import prepare as prepare_deepspeed
+    engine = run.parallelism.engine
+    try:
+        if engine == "deepspeed":
+            from .deepspeed.compat import prepare as prepare_deepspeed
 
-        prepare_deepspeed()
-    else:
-        from . import compat
+            prepare_deepspeed()
+        else:
+            from . import compat
 
-        compat.prepare()
+            compat.prepare()
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in ("deepspeed", "megatron"):
+            raise
+        remedy = f"pip install 'trainwright[{'deepspeed' if engine == 'deepspeed' else 'train'}]'"
+        raise UserError("parallelism.engine", f"{engine} is not installed here", remedy) from None
 
 
 def build_engine(run: RunConfig, model: ModelShape, layout: Layout, rank: int) -> Engine:

@@ -13,12 +13,12 @@ from ..config.layout import Layout
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..config.versions import installed_versions
 from ..storage.checkpoints.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
 from ..storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
 from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.loading.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
-from .compat import versions
 from .engine import Engine
 from .ranks import Rank, all_agree, from_rank_zero
 
@@ -115,7 +115,7 @@ class Saver:
             layout=self.layout.sizes(),
             engine=self.run.parallelism.engine,
             precision=self.run.train.precision,
-            versions=versions(),
+            versions=installed_versions(),
             tensors={name: list(shape) for name, shape in tensor_shapes(self.model).items()},
             slots=list(SLOTS),
             files=files_written(folder, self.me.world_size),

@@ -1,7 +1,7 @@
 """Weights, moments and gradients of a DeepSpeed engine as rectangles of Hugging Face tensors, out and in.
 
-Under ZeRO each rank has the float32 weights and moments of a flat range of every parameter; of ranges it writes and
-reads just those, so no tensor is ever gathered.
+Under ZeRO each rank has the float32 weights and moments of a flat range of every parameter; it writes just
+those, so nothing is gathered, and reads one tensor after another.
 """
 
 from abc import ABC, abstractmethod

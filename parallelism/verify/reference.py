@@ -49,9 +49,9 @@ class Reference:
         self._model: Any = AutoModelForCausalLM.from_config(loaded, attn_implementation="eager", dtype=torch.float32)
         self._model.eval()  # transformers' own losses of the router stay off
         drawn = DrawnState(model)
-        names = list(drawn.shapes)
+        self._shapes = drawn.shapes
         self._state: Slots = {
-            slot: {name: drawn.whole(slot, name).astype(np.float64) for name in names}
+            slot: {name: drawn.whole(slot, name).astype(np.float64) for name in drawn.shapes}
             for slot in (WEIGHT, "exp_avg", "exp_avg_sq")
         }
         self._routed: list[torch.Tensor] = []
@@ -179,7 +179,7 @@ class Reference:
             own = gradient[name] * clip
             mean[:] = first * mean + (1 - first) * own
             square[:] = second * square + (1 - second) * own**2
-            is_matrix = len(DrawnState(self._shape).shapes[name]) > 1
+            is_matrix = len(self._shapes[name]) > 1
             weight *= 1 - learning_rate * (given.weight_decay if is_matrix else 0)
             corrected = np.sqrt(square / (1 - second**self._updates)) + given.eps
             weight -= learning_rate * mean / (1 - first**self._updates) / corrected

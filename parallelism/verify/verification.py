@@ -12,7 +12,7 @@ from ...config.layout_rules import layout_of
 from ...config.loading import load_frozen
 from ...config.model import ModelShape, read_model
 from ...config.run import RunConfig
-from .. import compat
+from ...config.versions import installed_versions
 from ..batches import BatchReader
 from .drawn import DrawnData
 
@@ -43,7 +43,7 @@ def verify(folder: Path) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in comparison.findings],
         "largest": comparison.largest,
         "seconds": round(time.perf_counter() - began, 1),
-        "versions": compat.versions(),
+        "versions": installed_versions(),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from ..integration.real_runs import MIXTRAL, QWEN2_MOE, QWEN3_MOE, QWEN3_MOE_UNSCALED, QWEN_EXPERTS, Model
 
 LLAMA, LLAMA_TIED = Model("llama", tied=False), Model("llama", tied=True)
+FIVE_LAYERS = Model("llama", tied=True, more=(("num_hidden_layers", 5),))
 QWEN2, QWEN3 = Model("qwen2", tied=True), Model("qwen3", tied=False)
 STRETCHED = Model(
     "llama",
@@ -58,7 +59,7 @@ MEGATRON = [
     case("pp2-tied", LLAMA_TIED, 2, RESTART, pipeline=2),
     case("pp2-uneven", QWEN3, 2, pipeline=2, stage_layers=[3, 1]),
     case("pp2-vpp2", LLAMA, 2, pipeline=2, virtual_pipeline=2),
-    case("pp2-vpp2-uneven-tied", LLAMA_TIED, 2, pipeline=2, virtual_pipeline=2, stage_layers=[1, 1, 1, 1]),
+    case("pp2-vpp2-uneven-tied", FIVE_LAYERS, 2, pipeline=2, virtual_pipeline=2, stage_layers=[2, 1, 1, 1]),
     case("dp2-zero0", LLAMA, 2, zero=0),
     case("dp2-zero1", QWEN2, 2, zero=1),
     case("cp2", LLAMA, 2, context=2),

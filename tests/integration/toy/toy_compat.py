@@ -3,8 +3,3 @@
 
 def prepare() -> None:
     """Nothing."""
-
-
-def versions() -> dict[str, str]:
-    """For the manifest."""
-    return {"engine": "toy"}

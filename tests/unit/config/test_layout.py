@@ -82,6 +82,7 @@ def test_possible_layouts(run_file: Path, overrides: tuple[str, ...], sizes: tup
             ("parallelism.zero=2",),
             "zero: 2, but megatron shares only the optimizer's state; use zero 0 or 1, or",
         ),
+        (("parallelism.offload_folder=/scratch",), "offload_folder: /scratch with offload none; take it out, or set"),
         (("parallelism.zero=3",), "or parallelism.engine=deepspeed"),
         (("parallelism.offload=cpu",), "parallelism.offload: cpu, but megatron keeps its state on the GPU"),
         ((*DEEPSPEED, "parallelism.zero=0"), "parallelism.zero: 0 with engine deepspeed; use 1, 2 or 3"),
