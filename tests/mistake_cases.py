@@ -198,8 +198,9 @@ LAYOUTS = [
     Mistake("plan run.yaml parallelism.zero=3", ("parallelism.zero: 3", "parallelism.engine=deepspeed")),
     Mistake("verify-layout run.yaml parallelism.offload=cpu", ("parallelism.offload: cpu", "megatron")),
     Mistake(
-        "submit run.yaml parallelism.engine=deepspeed parallelism.tensor=2",
-        ("parallelism.tensor: 2", "engine=megatron"),
+        "submit run.yaml parallelism.engine=deepspeed parallelism.tensor=2 parallelism.context=2"
+        " cluster.ranks_per_node=4",
+        ("parallelism.context: 2 beside tensor 2", "engine=megatron"),
     ),
     Mistake("submit run.yaml parallelism.tensor=2", ("parallelism", "world size 1", "multiple of 2")),
     Mistake("submit run.yaml --then export", ("--then", "need Slurm", "--wait")),
