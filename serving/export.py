@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.errors import FoundBad, UserError
-from ..config.model import read_model
+from ..config.model import ModelShape, read_model
 from ..config.rundir import RunDir
 from ..storage.checkpoints.checkpoint import Checkpoint, file_crc32c
 from ..storage.checkpoints.manifest import FILE_NAME as MANIFEST
@@ -20,7 +20,8 @@ from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.checkpoints.tensor_source import WEIGHT
 from ..storage.durable import sync
 from .model_files import write_model_files
-from .safetensors_file import DType, Tensor, weights_digest, write_safetensors
+from .read_back import read_back
+from .safetensors_file import DType, ReadRows, Tensor, item_bytes, weights_digest, write_safetensors
 
 RECORD = "trainwright.json"  # beside the weights: where they come from and their digest
 DTYPES: dict[str, DType] = {"bf16": "bfloat16", "fp32": "float32"}
@@ -71,17 +72,22 @@ def export_checkpoint(
 ) -> Exported:
     """Write `checkpoint`'s weights, config and tokenizer to the new folder `folder`, built beside it and renamed.
 
-    `on_bytes` hears bytes of weights written and their total. Raises UserError if `folder` exists, FoundBad if the
-    checkpoint is damaged, lacks a tensor or holds a value that is not finite; then nothing is left.
+    The files are read again and held against the checkpoint before the folder gets its name. `on_bytes` hears bytes
+    of weights written and read again, and their total. Raises UserError if `folder` exists, FoundBad naming the tensor
+    if the checkpoint is damaged, has not exactly the model's tensors, each element once and finite, or if what was
+    written differs; then nothing is left.
     """
     run = run_of(checkpoint)
     dtype = options.dtype or DTYPES[checkpoint.manifest.precision]
-    tensors = _tensors(checkpoint, run, dtype)
+    model = read_model(run.model_config)
+    tensors = _tensors(checkpoint, run, model, dtype)
     with _new_folder(folder) as beside:
         checkpoint.check_files()
         weights = _WeightFiles(beside, tensors, options.shard_bytes)
-        digest = weights.write(_reader(checkpoint), on_bytes)
+        progress = _Progress(2 * weights.num_bytes, on_bytes)
+        digest = weights.write(_reader(checkpoint), progress.add)
         write_model_files(run, beside, dtype)
+        read_back(checkpoint, model, beside, dtype, lambda values: progress.add(values * item_bytes(dtype)))
         exported = Exported(
             folder=folder,
             run=run.name,
@@ -94,6 +100,18 @@ def export_checkpoint(
         )
         _write_record(beside / RECORD, exported, checkpoint)
     return exported
+
+
+class _Progress:
+    """Bytes done of a total, told at each piece."""
+
+    def __init__(self, total: int, on_bytes: Callable[[int, int], None]) -> None:
+        self._done, self._total, self._on_bytes = 0, total, on_bytes
+
+    def add(self, size: int) -> None:
+        """`size` more."""
+        self._done += size
+        self._on_bytes(self._done, self._total)
 
 
 class _WeightFiles:
@@ -115,20 +133,11 @@ class _WeightFiles:
             self.names = ["model.safetensors"]
         self.num_bytes = sum(tensor.num_bytes for tensor in tensors)
 
-    def write(
-        self, read_rows: Callable[[str, int, int], NDArray[np.float32]], on_bytes: Callable[[int, int], None]
-    ) -> str:
+    def write(self, read_rows: ReadRows, on_bytes: Callable[[int], None]) -> str:
         """Write every file, and the index if there is more than one; returns the weights digest."""
-        done = 0
-
-        def count(size: int) -> None:
-            nonlocal done
-            done += size
-            on_bytes(done, self.num_bytes)
-
         digests: dict[str, str] = {}
         for name, shard in zip(self.names, self._shards, strict=True):
-            digests |= write_safetensors(self._folder / name, shard, read_rows, count)
+            digests |= write_safetensors(self._folder / name, shard, read_rows, on_bytes)
         if len(self.names) > 1:
             self._write_index()
         return weights_digest((tensor for shard in self._shards for tensor in shard), digests)
@@ -140,18 +149,18 @@ class _WeightFiles:
         (self._folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
-def _tensors(checkpoint: Checkpoint, run: RunDir, dtype: DType) -> list[Tensor]:
-    """The tensors that the model's config calls for, by name, held against what the checkpoint has."""
-    expected = tensor_shapes(read_model(run.model_config))
-    found = checkpoint.shapes()
-    for name, shape in expected.items():
-        if found.get(name) != shape:
-            problem = f"{name} is {found.get(name, 'missing')}, not {shape} as {run.model_config} says"
-            raise FoundBad(str(checkpoint.folder), problem, "use the config that this checkpoint was trained with")
+def _tensors(checkpoint: Checkpoint, run: RunDir, model: ModelShape, dtype: DType) -> list[Tensor]:
+    """The tensors that the model's config calls for, by name; the checkpoint must have these and no others."""
+    expected, found = tensor_shapes(model), checkpoint.shapes()
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            problem = f"{name} is {found.get(name, 'missing')}, but {expected.get(name, 'no tensor')} in the model of"
+            remedy = "use the config that this checkpoint was trained with"
+            raise FoundBad(str(checkpoint.folder), f"{problem} {run.model_config}", remedy)
     return [Tensor(name=name, dtype=dtype, shape=shape) for name, shape in sorted(expected.items())]
 
 
-def _reader(checkpoint: Checkpoint) -> Callable[[str, int, int], NDArray[np.float32]]:
+def _reader(checkpoint: Checkpoint) -> ReadRows:
     def read(name: str, row: int, num_rows: int) -> NDArray[np.float32]:
         try:
             values = checkpoint.read(WEIGHT, name, row, num_rows)

@@ -36,6 +36,11 @@ class Tensor:
         return prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
+def item_bytes(dtype: DType) -> int:
+    """Bytes of one value on disk."""
+    return _ITEM_BYTES[dtype]
+
+
 def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """The bits of bfloat16, rounded to nearest, ties to even; NaN stays (quiet) NaN. Same shape, uint16."""
     bits = np.ascontiguousarray(values, dtype="<f4").view("<u4")

@@ -53,13 +53,17 @@ class Checkpoint:
         return block if len(shape) == 2 else block.reshape(-1)
 
     def read_rectangle(self, slot: str, name: str, rectangle: Rectangle) -> Float32Array:
-        """See TensorSource. FoundBad if the files do not hold every element of it."""
+        """See TensorSource. FoundBad unless the files hold every element of it, and none twice."""
         out = np.empty((rectangle.num_rows, rectangle.num_cols), np.float32)
-        found = 0
+        found, before = 0, list[Rectangle]()
         for stored in self._index[slot, name]:
             part = stored.rectangle.overlap(rectangle)
             if part is None:
                 continue
+            if any(part.overlap(other) for other in before):
+                problem = f"{slot} of {name} has elements that are stored twice"
+                raise FoundBad(str(self.folder), problem, "use another checkpoint")
+            before.append(part)
             found += part.size
             whole = stored.rectangle
             count = whole.size

@@ -66,13 +66,18 @@ def weights_of(run: RunDir) -> dict[str, Float32Array]:
     return {name: generator.standard_normal(shape, np.float32) * np.float32(0.05) for name, shape in shapes.items()}
 
 
+def owned_by(run: RunDir, rank: int, num_ranks: int) -> list[OwnedRectangle]:
+    """What one of `num_ranks` ranks writes: its band of rows of every tensor."""
+    owned = [_band(name, values, rank, num_ranks) for name, values in weights_of(run).items()]
+    return [item for item in owned if item.rectangle.size]
+
+
 def write_checkpoint(run: RunDir, step: int, precision: str = "fp32", num_ranks: int = 1) -> Path:
     """Save and commit a checkpoint of random weights; returns its folder."""
     weights, folder = weights_of(run), run.checkpoint(step)
     prepare_folder(folder)
     for rank in range(num_ranks):
-        owned = [_band(name, values, rank, num_ranks) for name, values in weights.items()]
-        write_rank_files(folder, rank, [item for item in owned if item.rectangle.size])
+        write_rank_files(folder, rank, owned_by(run, rank, num_ranks))
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         step=step,
