@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     it was, else 1."""
     then = read_then(arguments.then)
     started = _submit(arguments, then)
-    _warn_if_not_verified(started.attempt.run_dir)
+    _warn_of_layout(started.attempt.run_dir)
     if not arguments.wait:
         emit(arguments, started.record(), started.text())
         return 0
@@ -114,14 +114,18 @@ def _submit(arguments: argparse.Namespace, then: Then | None) -> _Started:
     return _Started(attempt, job, followers)
 
 
-def _warn_if_not_verified(run_dir: "RunDir") -> None:
+def _warn_of_layout(run_dir: "RunDir") -> None:
     from ..config.certificates import NOT_VERIFIED, proof
+    from ..config.layout_rules import layout_of
     from ..config.loading import load_frozen
     from ..config.model import read_model
+    from ..config.unwise import unwise
 
-    words = proof(load_frozen(run_dir.run_yaml), read_model(run_dir.model_config))
-    if words == NOT_VERIFIED:
-        print(f"warning: the layout is {words}", file=sys.stderr)
+    run, model = load_frozen(run_dir.run_yaml), read_model(run_dir.model_config)
+    for words in unwise(run, model, layout_of(run, model)):
+        print(f"warning: {words}", file=sys.stderr)
+    if proof(run, model) == NOT_VERIFIED:
+        print(f"warning: the layout is {NOT_VERIFIED}", file=sys.stderr)
 
 
 def _run_to_go_on(name: str) -> "RunDir":

@@ -103,3 +103,9 @@ class Layout:
     def chunks_of(self, stage: int, num_layers: int) -> list[range]:
         """Global numbers of the layers of each chunk of a pipeline stage."""
         return [self.layers_of(stage, num_layers, chunk) for chunk in range(self.virtual_pipeline)]
+
+
+def nearly_even(layers: int, num_chunks: int) -> list[int]:
+    """Layers of each chunk, alike to one; the last stages, one of which has the output layer too, get less."""
+    share, more = divmod(layers, num_chunks)
+    return [share + 1] * more + [share] * (num_chunks - more)

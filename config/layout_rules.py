@@ -2,8 +2,9 @@
 
 from .engine_rules import engine_rule
 from .errors import UserError
-from .layout import Layout
+from .layout import Layout, nearly_even
 from .model import ModelShape
+from .nearest import nearest
 from .parallelism import ParallelismConfig
 from .run import RunConfig
 
@@ -11,8 +12,29 @@ from .run import RunConfig
 def layout_of(run: RunConfig, model: ModelShape) -> Layout:
     """The layout that the run file asks for, after checking every rule.
 
-    Raises UserError naming the field that breaks a rule, its value and the nearest values that keep it.
+    Raises UserError naming the field that breaks a rule, its value, and the nearest layouts that keep all rules.
     """
+    try:
+        return _checked(run, model)
+    except UserError as error:
+        good = nearest(run, model, lambda other: _is_valid(other, model))
+        raise UserError(error.where, error.problem, _with_layouts(error.remedy, good)) from None
+
+
+def _is_valid(run: RunConfig, model: ModelShape) -> bool:
+    try:
+        _checked(run, model)
+    except UserError:
+        return False
+    return True
+
+
+def _with_layouts(remedy: str, good: list[str]) -> str:
+    return f"{remedy}; nearest that work: {' | '.join(good)}" if good else remedy
+
+
+def _checked(run: RunConfig, model: ModelShape) -> Layout:
+    """The layout, or UserError for the first rule that it breaks."""
     parallel, train, world = run.parallelism, run.train, run.cluster.world_size
     model_ranks = parallel.tensor * parallel.context * parallel.pipeline
     engine_rule(run, model)
@@ -70,7 +92,7 @@ def _stages_rule(parallel: ParallelismConfig, model: ModelShape) -> None:
     if given is None and layers % num_chunks:
         good = [size for size in range(1, layers + 1) if layers % (size * parallel.virtual_pipeline) == 0]
         times = "" if parallel.virtual_pipeline == 1 else f" x virtual_pipeline {parallel.virtual_pipeline}"
-        uneven = f"stage_layers={_nearly_even(layers, num_chunks)}" if num_chunks <= layers else ""
+        uneven = f"stage_layers={nearly_even(layers, num_chunks)}" if num_chunks <= layers else ""
         raise UserError(
             "parallelism.pipeline",
             f"{parallel.pipeline}{times} does not divide the model's num_hidden_layers {layers}",
@@ -83,7 +105,7 @@ def _stages_rule(parallel: ParallelismConfig, model: ModelShape) -> None:
             "parallelism.stage_layers",
             f"{given} has {len(given)} numbers, and there are {num_chunks} chunks (pipeline {parallel.pipeline} x "
             f"virtual_pipeline {parallel.virtual_pipeline})",
-            f"give {_nearly_even(layers, num_chunks)}"
+            f"give {nearly_even(layers, num_chunks)}"
             if num_chunks <= layers
             else "shrink pipeline or virtual_pipeline",
         )
@@ -91,14 +113,8 @@ def _stages_rule(parallel: ParallelismConfig, model: ModelShape) -> None:
         raise UserError(
             "parallelism.stage_layers",
             f"{given} is {sum(given)} layers, and the model's num_hidden_layers is {layers}",
-            f"give {_nearly_even(layers, num_chunks)}",
+            f"give {nearly_even(layers, num_chunks)}",
         )
-
-
-def _nearly_even(layers: int, num_chunks: int) -> list[int]:
-    """The shares differ by at most one; the last stages, one of which has the output layer too, get less."""
-    share, more = divmod(layers, num_chunks)
-    return [share + 1] * more + [share] * (num_chunks - more)
 
 
 def _interleaving_rule(run: RunConfig, layout: Layout) -> None:

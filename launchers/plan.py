@@ -10,6 +10,7 @@ from ..config.layout_rules import layout_of
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..config.unwise import unwise
 from ..storage.loading.staging import staged_bytes
 from ..tracking.timings import Timings, timings_of
 from .cluster_limits import PATIENCE_S, reached, require_possible_if_reached, time_limit_s
@@ -118,7 +119,7 @@ def plan_run(run: RunConfig, step_time_s: float | None = None) -> Plan:
         steps=run.train.steps,
         tokens=tokens_per_step * run.train.steps,
         data=shares,
-        warnings=warnings_of(shares, run.data),
+        warnings=[*unwise(run, model, layout), *warnings_of(shares, run.data)],
         stage=run.data.stage_to,
         staged_bytes=_staged_bytes(run),
         commit=tree.commit if tree else None,
