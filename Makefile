@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart test test-matrix test-order test-data-faults soak gpu-check bench-storage bench-launch lint docs slurm clean
+.PHONY: install quickstart test test-matrix test-order test-data-faults soak test-elastic gpu-check bench-storage bench-launch lint docs slurm clean
 
 install: $(INSTALLED)
 
@@ -46,6 +46,10 @@ test-order: install
 # Random faults over long runs; writes benchmarks/results/soak.txt. ARGS="--campaigns 20 --seed N --first K".
 soak: install
 	@PYTHONPATH=typings $(BIN)/python -m benchmarks.soak $(ARGS)
+
+# Kills and changes of layout, of which `make test` runs five; writes benchmarks/results/elastic.txt. ARGS as for soak: --trials.
+test-elastic: install
+	@PYTHONPATH=typings $(BIN)/python -m benchmarks.elastic $(ARGS)
 
 # Every fault of the data path, of which `make test` causes a part; writes benchmarks/results/data_faults.txt.
 test-data-faults: install

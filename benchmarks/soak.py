@@ -10,7 +10,6 @@ import os
 import random
 import sys
 
-from .storage.report import machine
 from .whole_tests import ROOT, WholeRun
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -28,15 +27,10 @@ def main() -> int:
     print(f"seed {arguments.seed}", flush=True)
     os.environ |= {f"SOAK_{name.upper()}": str(value) for name, value in vars(arguments).items()}
     run = WholeRun(["tests/integration/test_soak.py"], [])
-    head = [
-        f"Random faults, engine {arguments.engine}, seed {arguments.seed}; run by `make soak`.",
-        *machine().splitlines()[:3],
-        "",
-    ]
-    said = [line for line in run.lines if line.startswith("campaign ")]
-    before = log.read_text(encoding="utf-8") if arguments.first else "\n".join([*head, ""])
+    said = run.said("campaign")
     print(run.output if run.exit_code else "\n".join(said))
-    log.write_text(before + "\n".join([*said, run.ending(), ""]), encoding="utf-8")
+    title = f"Random faults, engine {arguments.engine}, seed {arguments.seed}; run by `make soak`."
+    run.add_to(log, title, said, anew=not arguments.first)
     return run.exit_code
 
 

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from .storage.report import machine
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,6 +31,16 @@ class WholeRun:
         """Each test once, with its number of cases."""
         names = [re.sub(r"\[.*", "", line.split("::", 1)[1]) for line in self.lines if line.startswith("PASSED ")]
         return [f"passed: {name}" + (f", {count} cases" if count > 1 else "") for name, count in Counter(names).items()]
+
+    def said(self, word: str) -> list[str]:
+        """Lines that tests printed, beginning with `word`."""
+        return [line for line in self.lines if line.startswith(f"{word} ")]
+
+    def add_to(self, log: Path, title: str, said: Sequence[str], *, anew: bool) -> None:
+        """Lines into a log that is begun anew, or goes on."""
+        head = "\n".join([title, *machine().splitlines()[:3], "", ""])
+        before = head if anew else log.read_text(encoding="utf-8")
+        log.write_text(before + "\n".join([*said, self.ending(), ""]), encoding="utf-8")
 
     def ending(self) -> str:
         """How many passed, and how long it took."""

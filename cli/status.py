@@ -106,6 +106,7 @@ def status_text(now: "RunStatus", gpus: str) -> str:
         lines.append(f"GPU      {gpus}")
     if now.nodes:
         lines.append(f"nodes    {', '.join(now.nodes)}")
+    lines += [f"guards   {words}" for words in now.guards]
     if now.then:
         lines.append(then_text(now.then))
     if now.log:

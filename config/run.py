@@ -8,13 +8,14 @@ from .base import Section
 from .checkpoint import CheckpointConfig
 from .cluster import ClusterConfig
 from .data import DataConfig
+from .guards import GuardsConfig
 from .parallelism import ParallelismConfig
 from .preflight import PreflightConfig
 from .restarts import RestartsConfig
 from .tracking import TrackingConfig
 from .train import TrainConfig
 
-SECTIONS = ("data", "parallelism", "train", "checkpoint", "tracking", "preflight", "restarts", "cluster")
+SECTIONS = ("data", "parallelism", "train", "checkpoint", "guards", "tracking", "preflight", "restarts", "cluster")
 
 
 class RunConfig(Section):
@@ -36,6 +37,8 @@ class RunConfig(Section):
     """Steps, batch, precision, optimizer, schedule."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When to save and what to keep."""
+    guards: GuardsConfig = GuardsConfig()
+    """What is done about a step that looks wrong."""
     tracking: TrackingConfig = TrackingConfig()
     """What is recorded."""
     preflight: PreflightConfig = PreflightConfig()

@@ -121,6 +121,10 @@ class RunDir:
         """Touched by rank 0 every quarter of a minute, whatever it is doing."""
         return self.telemetry / f"heartbeat-{attempt:04d}"
 
+    def rank_times(self, attempt: int) -> Path:
+        """How long each rank computed and waited, now and then, written by rank 0."""
+        return self.telemetry / f"ranks-{attempt:04d}.jsonl"
+
     def gpus(self, attempt: int, rank: int) -> Path:
         """GPU numbers of one node, written by its first rank."""
         return self.telemetry / f"gpus-{attempt:04d}-{rank:05d}.jsonl"

@@ -71,6 +71,8 @@ class TrainConfig(Section):
     """The learning-rate schedule."""
     router: RouterConfig = RouterConfig()
     """The router's losses, for models with experts."""
+    deterministic: bool = False
+    """Only operations that give the same bits every time, on GPUs too, where some are slower."""
     seed: int = Field(default=1234, ge=0, lt=2**63)
     """Seed of the initial weights."""
 

@@ -50,6 +50,8 @@ class RunStatus:
     """What the checks before the first step found; None if there were none yet."""
     then: dict[str, Any] | None = field(default=None)
     """Slurm jobs that follow once it has finished: export_job, serve_job, and endpoint, the name of that."""
+    guards: list[str] = field(default_factory=list)
+    """What the guards found in this attempt, a line for each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,7 @@ def _judged(newest: _Newest, probe: Probe) -> RunStatus:
         snapshot=describe(run),
         preflight=_fields_of(newest.events, "preflight"),
         then=_fields_of(newest.events, "followers"),
+        guards=guard_words(newest.events),
     )
 
 
@@ -125,6 +128,20 @@ def events_of(events: Sequence[Event], attempt: int) -> list[Event]:
     ]
 
 
+def guard_words(events: Sequence[Event]) -> list[str]:
+    """What the run's guards found, a line for each kind and action, with the last step; then slow ranks."""
+    found: dict[str, list[Event]] = {}
+    for event in events:
+        if event.event == "guard":
+            found.setdefault(f"{event.fields['kind'].replace('_', '-')} ({event.fields['action']})", []).append(event)
+        if event.event == "straggler":
+            found.setdefault(f"slow rank {event.fields['straggler']} on {event.fields['host']}", []).append(event)
+    return [
+        f"{kind}: {len(each)} x, last at step {each[-1].fields['step']}: {each[-1].fields['words']}"
+        for kind, each in found.items()
+    ]
+
+
 def _fields_of(events: Sequence[Event], name: str) -> dict[str, Any] | None:
     return next((event.fields for event in events if event.event == name), None)
 
@@ -136,6 +153,8 @@ def last_metrics(run: RunDir) -> dict[str, Any]:
             try:
                 record = json.loads(line)
             except ValueError:  # torn: being written
+                continue
+            if "step" not in record:  # of a rollback
                 continue
             return {key: record[key] for key in ("step", "loss", "tokens_per_s") if record.get(key) is not None}
     return {}

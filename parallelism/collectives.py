@@ -5,6 +5,7 @@ operations block the thread that waits for them; on NCCL a GPU does them later, 
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +63,8 @@ class CollectiveRecord:
         self._channels: dict[object, _Channel] = {}
         self._inside: dict[int, _Entry] = {}
         self._unwaited: dict[int, _Entry] = {}
+        self.seconds = 0.0
+        """Time that threads of this process have spent in operations."""
 
     def call(self, channel: _Channel, operation: str, start: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Start an operation; the Work that it gives."""
@@ -70,10 +73,12 @@ class CollectiveRecord:
         channel.recent.append(operation)
         entry = channel, channel.count, operation
         self._inside[thread] = entry
+        began = time.perf_counter()
         try:
             work = start(*args, **kwargs)
         finally:
             self._inside.pop(thread, None)
+            self.seconds += time.perf_counter() - began
         if work is not None:
             self._unwaited[id(work)] = entry
             if len(self._unwaited) > _MOST_UNWAITED:  # nobody waits for some
@@ -87,10 +92,12 @@ class CollectiveRecord:
             return wait(work, *args, **kwargs)
         thread = threading.get_ident()
         self._inside[thread] = entry
+        began = time.perf_counter()
         try:
             return wait(work, *args, **kwargs)
         finally:
             self._inside.pop(thread, None)
+            self.seconds += time.perf_counter() - began
 
     def of_group(self, group: Any) -> _Channel:
         """The channel of a group's collectives."""

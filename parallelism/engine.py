@@ -41,6 +41,8 @@ class StepResult:
     """The update was not applied since the gradient was not finite."""
     routing: Routing | None = None
     """What the routers did over the global batch; None for a dense model."""
+    local_loss: float = 0.0
+    """Not the same on every rank: the sum of the counted losses that this one computed itself, 0 if none."""
 
 
 GRADIENT = "gradient"
@@ -50,6 +52,10 @@ Watch = Callable[[Iterator[OwnedRectangle]], None]
 loss over the counted tokens of the global batch, and of the router's losses."""
 
 
+Accept = Callable[[StepResult], bool]
+"""Is asked on every rank before an update that is finite, with the same result; whether it shall be applied."""
+
+
 class Engine(Protocol):
     """A model, its optimizer and its parallel layout, on one rank."""
 
@@ -57,8 +63,13 @@ class Engine(Protocol):
         """Fill weights and optimizer slots from `source`; AdamW goes on as after `optimizer_steps` updates."""
         ...
 
-    def train_step(self, samples: Samples, learning_rate: float, watch: Watch | None = None) -> StepResult:
-        """One update on this rank's share of the global batch (the same on all ranks of one data parallel place)."""
+    def train_step(
+        self, samples: Samples, learning_rate: float, accept: Accept | None = None, watch: Watch | None = None
+    ) -> StepResult:
+        """One update on this rank's share of the global batch (the same on all ranks of one data parallel place).
+
+        Without an update, since it is not finite or not accepted, weights and optimizer are as before.
+        """
         ...
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:

@@ -1,5 +1,7 @@
 """The engine that a run file asks for: the one place that builds one, after `prepare`, once the ranks have joined."""
 
+import os
+
 from ..config.errors import UserError
 from ..config.layout import Layout
 from ..config.model import ModelShape
@@ -10,6 +12,8 @@ from .engine import Engine
 def prepare(run: RunConfig) -> None:
     """Make the engine's packages importable and usable on this machine. UserError if they are not installed."""
     engine = run.parallelism.engine
+    if run.train.deterministic:
+        _only_deterministic()
     try:
         if engine == "deepspeed":
             from .deepspeed.compat import prepare as prepare_deepspeed
@@ -24,6 +28,15 @@ def prepare(run: RunConfig) -> None:
             raise
         remedy = f"pip install 'trainwright[{'deepspeed' if engine == 'deepspeed' else 'train'}]'"
         raise UserError("parallelism.engine", f"{engine} is not installed here", remedy) from None
+
+
+def _only_deterministic() -> None:
+    """torch refuses operations that may give other bits another time; cuBLAS is told before CUDA starts."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def build_engine(run: RunConfig, model: ModelShape, layout: Layout, rank: int) -> Engine:

@@ -1,15 +1,14 @@
 """The training loop: the one caller of Engine.train_step. Launchers start `run_rank` by this module's name."""
 
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch.distributed as dist
 
 from ..config.data import DataConfig
-from ..config.errors import UserError
 from ..config.layout import Layout
 from ..config.layout_rules import layout_of
 from ..config.loading import load_frozen
@@ -20,10 +19,8 @@ from ..config.verdicts import FINISHED, SAVED
 from ..storage.checkpoints.checkpoint import Checkpoint
 from ..storage.checkpoints.manifest import manifest_digest
 from ..storage.loading.training_data import BadSource, TrainingData
-from ..tracking.gpu_sampler import GpuSampler
 from ..tracking.ledger import LedgerWriter
-from ..tracking.plot import plot_loss
-from ..tracking.recorder import Recorder, StepRecord
+from ..tracking.recorder import Recorder
 from ..tracking.wandb_log import stable_wandb_id
 from .bad_chunks import record, replace_recorded
 from .batches import BatchReader
@@ -31,17 +28,18 @@ from .collectives import install
 from .engine import Samples, StepResult
 from .engines import build_engine, prepare
 from .flight_record import operations_now
+from .guards import Guards, position_after
 from .hang_report import Reporter
 from .preflight import preflight
-from .ranks import Rank, host_array, join
+from .ranks import Rank, from_rank_zero, host_array, join
+from .recording import draw, recording, step_record
 from .resume import find_start, first_weights
 from .saving import Progress, Saver
 from .schedule import learning_rate
 from .staging import damage_in_copy, stage
 from .stopping import StopAgreement
+from .timing import Timing
 from .watchdog import HangLimits, Watchdog
-
-_MOST_SKIPPED = 10  # updates in a row that may be skipped for a gradient that is not finite
 
 
 def run_rank(
@@ -108,6 +106,8 @@ class _Training:
         self._engine = build_engine(run, model, layout, me.rank)
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
         self.ledger = LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}")
+        self._guards = Guards(run, run_dir, me, self.ledger)
+        self._timing = Timing(run, run_dir, attempt, me, self.ledger)
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
         self._saver = Saver(
             run=run,
@@ -128,20 +128,25 @@ class _Training:
         progress = self._load(start)
         unsaved = start is None or start.folder != self._run_dir.checkpoint(progress.step)
         begun, every = progress.step, self._run.checkpoint.every_steps
-        skipped = 0
+        self._guards.begin(progress.step)
         watchdog.entered("first step")
-        with closing(self._batches), self._recorder() as recorder:
+        with closing(self._batches), recording(self._run, self._run_dir, self._attempt, self._me) as recorder:
             while progress.step < self._run.train.steps and not stop.agreed(progress.step):
                 began = time.perf_counter()
                 rate = learning_rate(self._run.train, progress.step + 1)
-                result = self._engine.train_step(self._read(progress.position), rate)
-                progress = self._advance(progress, result)
+                samples = self._read(progress.position)
+                guarded = self._guards.train(self._engine, samples, rate, progress.step + 1)
+                progress = self._advance(progress, guarded.result)
                 seconds = time.perf_counter() - began
                 stop.step_took(seconds)
                 watchdog.step_done(progress.step, seconds)
                 if recorder:
-                    recorder.step(_record(progress.step, result, rate, seconds))
-                skipped = self._count_skipped(skipped, result, progress.step)
+                    recorder.step(step_record(progress.step, guarded.result, rate, seconds))
+                self._timing.step_done(progress.step, seconds)
+                if guarded.roll_back:
+                    progress = self._roll_back(progress, recorder, watchdog)
+                    begun, unsaved = min(begun, progress.step), False
+                    continue
                 unsaved = every is None or progress.step % every != 0
                 if not unsaved:
                     with watchdog.saving():
@@ -152,12 +157,15 @@ class _Training:
                     self._save(progress, recorder, stop)
             watchdog.entered("end")
         if finished and self._me.rank == 0:
-            _draw(self._run_dir)
+            draw(self._run_dir)
         return finished
 
     def _read(self, position: int) -> Samples:
+        began = time.perf_counter()
         try:
-            return self._batches.read(position)
+            samples = self._batches.read(position)
+            self._timing.data_took(time.perf_counter() - began)
+            return samples
         except BadSource as error:
             if self._run.data.stage_to is not None:
                 raise damage_in_copy(Path(str(self._data.place_of(error.source))), error) from None
@@ -179,7 +187,21 @@ class _Training:
         manifest = start.manifest
         updates = int(manifest.scalars["optimizer_steps"])
         self._engine.load(start, updates)
-        return Progress(step=manifest.step, tokens=manifest.tokens, position=manifest.position, updates=updates)
+        behind = position_after(self._run_dir, manifest.step, manifest.position) if self._me.rank == 0 else 0
+        position = from_rank_zero(behind)
+        return Progress(step=manifest.step, tokens=manifest.tokens, position=position, updates=updates)
+
+    def _roll_back(self, bad: Progress, recorder: Recorder | None, watchdog: Watchdog) -> Progress:
+        """To the newest checkpoint, whence training goes on with the data behind the bad step."""
+        watchdog.entered("load")
+        to_step = self._load(find_start(self._run, self._run_dir, self._model, self._data, self._me))
+        self._guards.rolled_back(step=bad.step, to_step=to_step.step, position=bad.position)
+        if recorder:
+            recorder.rolled_back(to_step.step)
+        dist.barrier()  # the others read what rank 0 has recorded
+        self._guards.begin(to_step.step)
+        watchdog.entered("first step")
+        return replace(to_step, position=bad.position)
 
     def _advance(self, before: Progress, result: StepResult) -> Progress:
         return Progress(
@@ -188,52 +210,3 @@ class _Training:
             position=before.position + self._run.train.global_batch_size,
             updates=before.updates + (not result.skipped),
         )
-
-    def _count_skipped(self, before: int, result: StepResult, step: int) -> int:
-        if not result.skipped:
-            return 0
-        if before + 1 >= _MOST_SKIPPED:
-            raise UserError(
-                "train.optimizer.lr",
-                f"the gradient was not finite in {_MOST_SKIPPED} steps in a row, up to step {step}",
-                "lower the learning rate, or continue from an earlier checkpoint",
-            )
-        return before + 1
-
-    @contextmanager
-    def _recorder(self) -> Iterator[Recorder | None]:
-        """Rank 0's recorder (every rank knows the loss), closed as finished only if nothing was raised.
-
-        The first rank of each node samples that node's GPUs meanwhile.
-        """
-        me = self._me
-        gpus = GpuSampler(self._run_dir.gpus(self._attempt, me.rank)) if me.local_rank == 0 else None
-        recorder = Recorder(self._run, self._run_dir, self._attempt, gpus=gpus) if me.rank == 0 else None
-        finished = False
-        try:
-            yield recorder
-            finished = True
-        finally:
-            if gpus:
-                gpus.close()
-            if recorder:
-                recorder.close(finished)
-
-
-def _draw(run_dir: RunDir) -> None:
-    try:
-        plot_loss(run_dir)
-    except Exception:  # a picture must not fail a run that has finished
-        traceback.print_exc()
-
-
-def _record(step: int, result: StepResult, rate: float, seconds: float) -> StepRecord:
-    return StepRecord(
-        step=step,
-        loss=result.loss,
-        grad_norm=result.grad_norm,
-        lr=rate,
-        tokens=result.tokens,
-        seconds=seconds,
-        routing=result.routing,
-    )

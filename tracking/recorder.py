@@ -62,6 +62,8 @@ class StepRecord:
     """Tokens of this step, over all ranks."""
     seconds: float
     """Wall-clock time of this step."""
+    skipped: bool = False
+    """Its update was not applied."""
     routing: Routing | None = None
     """What the routers did; None for a dense model."""
 
@@ -101,6 +103,8 @@ class Recorder:
         """Record one step. Raises OSError if the metrics file cannot grow."""
         fields = {name: getattr(record, name) for name in ("step", "loss", "grad_norm", "lr", "tokens", "seconds")}
         fields |= {"tokens_per_s": record.tokens_per_s, "time": time.time()}
+        if record.skipped:
+            fields["skipped"] = 1
         routing = record.routing
         if routing:
             fields |= routing.scalars()
@@ -117,6 +121,11 @@ class Recorder:
             self._wandb.log(record.step, values_of(line) | {"_timestamp": fields["time"]})
         if self._console:
             self._console.show(record.step, record.loss, record.tokens, record.seconds, self._gpu_words)
+
+    def rolled_back(self, step: int) -> None:
+        """Steps after `step` are trained again: what was recorded of them does not count. W&B keeps it."""
+        self._file.write(json.dumps({"rolled_back_to": step}) + "\n")
+        self._file.flush()
 
     def checkpoint(self, step: int, folder: Path, digest: str) -> None:
         """Tell W&B of a committed checkpoint, by reference; `digest` is the SHA-256 of its manifest."""
@@ -136,6 +145,7 @@ def read_metrics(run_dir: RunDir, before: int | None = None) -> list[dict[str, A
     """The steps of a run in order, each once: of a step that several attempts ran, the latest attempt's line.
 
     Keys: step, loss, grad_norm, lr, tokens (of this step), seconds, tokens_per_s, time (since the epoch), attempt; for
+    an update that was not applied skipped (1); for
     models with experts aux_loss, z_loss, expert_load_max, idle_experts, and now and then expert_load; where rank 0's
     node has GPUs, gpus (see GpuUsage), about once a second. `before`: only attempts before that one.
     A torn last line (a killed writer) is left out; a run without metrics gives an empty list.
@@ -179,10 +189,13 @@ def _speakable(value: float) -> bool:
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
-    records = []
+    records: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
+            if "rolled_back_to" in record:
+                records = [before for before in records if before["step"] <= int(record["rolled_back_to"])]
+                continue
             record["step"] = int(record["step"])
         except (ValueError, KeyError, TypeError):
             continue

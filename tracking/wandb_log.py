@@ -104,8 +104,9 @@ class WandbLog:
                     continue
                 missing = self._missing(next_step, item[0]) if first and self._online else ()
                 for step, values in [*missing, item]:
-                    if step >= next_step:
+                    if step >= next_step:  # after a rollback steps come again, and W&B's only rise
                         handle.log(values, step=step)
+                        next_step = step + 1
                 first = False
             handle.finish(exit_code=0 if item else 1)
             wandb.teardown()  # here, where `close` bounds it: at exit a rank has ended W&B's process by then

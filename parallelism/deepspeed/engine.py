@@ -5,6 +5,7 @@ the counted tokens of the global batch. Imported only after compat.prepare().
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import deepspeed
@@ -20,9 +21,10 @@ from ...config.run import RunConfig
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.tensor_source import TensorSource
 from ..documents import Documents
-from ..engine import Samples, StepResult, Watch
+from ..engine import Accept, Samples, StepResult, Watch
 from ..transformers_names import Share
 from .attention import Attention
+from .compat import refusing
 from .model import build_model, groups_of, optimizer_of, settings_of, sum_head_norms
 from .routers import Routers
 from .state import Zero3State, Zero12State
@@ -67,7 +69,9 @@ class DeepSpeedEngine:
         """See Engine."""
         return list(self._state.owned())
 
-    def train_step(self, samples: Samples, learning_rate: float, watch: Watch | None = None) -> StepResult:
+    def train_step(
+        self, samples: Samples, learning_rate: float, accept: Accept | None = None, watch: Watch | None = None
+    ) -> StepResult:
         """See Engine."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -77,14 +81,33 @@ class DeepSpeedEngine:
         starts = range(0, len(samples.tokens), size)
         for start in starts:
             loss += self._micro_batch(samples, slice(start, start + size), counted)
-            if watch and start == starts[-1]:
-                watch(self._state.gradients())
+            if start != starts[-1]:
+                self._engine.step()
+        if watch:
+            watch(self._state.gradients())
+        tried = StepResult(
+            loss=self._sum(loss) / counted if counted else 0.0,
+            grad_norm=math.inf,
+            tokens=int(counted),
+            skipped=True,
+            routing=self._routers.report() if self._routers else None,
+            local_loss=loss,
+        )
+        return self._update(tried, accept)
+
+    def _update(self, tried: StepResult, accept: Accept | None) -> StepResult:
+        """DeepSpeed's step, which asks `accept` once it knows the norm; one that is not finite never gets there."""
+        asked: list[StepResult] = []
+
+        def refused(norm: float) -> bool:
+            asked.append(replace(tried, grad_norm=norm, skipped=False))
+            if accept is not None and not accept(asked[0]):
+                asked.append(replace(asked[0], skipped=True))
+            return asked[-1].skipped
+
+        with refusing(refused):
             self._engine.step()
-        norm = float(self._engine.get_global_grad_norm() or 0.0)
-        total = self._sum(loss) / counted if counted else 0.0
-        routing = self._routers.report() if self._routers else None
-        skipped = not math.isfinite(norm)
-        return StepResult(loss=total, grad_norm=norm, tokens=int(counted), skipped=skipped, routing=routing)
+        return asked[-1] if asked else tried
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine."""

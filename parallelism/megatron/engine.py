@@ -5,6 +5,7 @@ Imported only after compat.prepare().
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.tensor_source import TensorSource
-from ..engine import Samples, StepResult, Watch
+from ..engine import Accept, Samples, StepResult, Watch
 from .batches import MicroBatch, MicroBatches
 from .context import ContextShare
 from .model import build_model, initialize_groups, transformer_config
@@ -76,7 +77,9 @@ class MegatronEngine:
         """See Engine."""
         return list(self._state.owned())
 
-    def train_step(self, samples: Samples, learning_rate: float, watch: Watch | None = None) -> StepResult:
+    def train_step(
+        self, samples: Samples, learning_rate: float, accept: Accept | None = None, watch: Watch | None = None
+    ) -> StepResult:
         """See Engine."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -87,10 +90,20 @@ class MegatronEngine:
         self._optimizer.zero_grad()
         if self._routers:
             self._routers.begin_step(samples)
-        loss, tokens = self._run_microbatches(samples)
-        applied, grad_norm = self._update(watch)
-        routing = self._routers.report() if self._routers else None
-        return StepResult(loss=loss, grad_norm=grad_norm, tokens=tokens, skipped=not applied, routing=routing)
+        loss, tokens, mine = self._run_microbatches(samples)
+        self._optimizer.prepare_grads()
+        tried = StepResult(
+            loss=loss,
+            grad_norm=float(self._optimizer.get_grad_norm()),
+            tokens=tokens,
+            skipped=False,
+            routing=self._routers.report() if self._routers else None,
+            local_loss=mine,
+        )
+        if watch:
+            watch(self._state.gradients())
+        applied = math.isfinite(tried.grad_norm) and (accept is None or accept(tried)) and self._update(tried.grad_norm)
+        return replace(tried, skipped=not applied)
 
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine. Runs the pipeline once per sequence; the slices of tensor and context ranks are gathered."""
@@ -127,25 +140,19 @@ class MegatronEngine:
             )
         return torch.cat(collected)[: len(tokens)].numpy() if collected else None
 
-    def _update(self, watch: Watch | None) -> tuple[bool, float]:
-        """Clip and step if the gradient is finite; (applied, norm before clipping), equal on all ranks.
+    def _update(self, norm: float) -> bool:
+        """Clip and step, given the norm before clipping; whether it was applied.
 
         megatron's own step() would apply a gradient that is not finite, so its parts are called here.
         """
-        self._optimizer.prepare_grads()
-        norm = float(self._optimizer.get_grad_norm())
-        if watch:
-            watch(self._state.gradients())
-        if not math.isfinite(norm):
-            return False, norm
         limit = self._run.train.optimizer.clip_norm
         for optimizer in getattr(self._optimizer, "chained_optimizers", [self._optimizer]):
             if limit and optimizer.get_parameters():
                 clip_grad_by_total_norm_fp32(optimizer.get_parameters(), max_norm=limit, total_norm=norm)
-        return bool(self._optimizer.step_with_ready_grads()), norm
+        return bool(self._optimizer.step_with_ready_grads())
 
-    def _run_microbatches(self, samples: Samples) -> tuple[float, int]:
-        """Forward and backward over all micro batches; (mean loss, counted tokens) of the global batch."""
+    def _run_microbatches(self, samples: Samples) -> tuple[float, int, float]:
+        """Forward and backward over all micro batches; mean loss and counted tokens of the global batch, own loss."""
         size = self._run.train.micro_batch_size
         count = len(samples.tokens) // size
         reports = self._forward_backward(
@@ -159,9 +166,10 @@ class MegatronEngine:
         total = torch.zeros(2, dtype=torch.float64, device=self._device)
         if reports and self._place.tensor == 0:  # only the last stage has reports
             total += torch.stack([report["sums"] for report in reports]).sum(0)
+        mine = float(total[0])
         dist.all_reduce(total)
         loss_sum, tokens = total.tolist()
-        return (loss_sum / tokens if tokens else 0.0), int(tokens)
+        return (loss_sum / tokens if tokens else 0.0), int(tokens), mine
 
     def _for_each_chunk(self, make: Callable[[], Iterator[Any]]) -> Any:
         """What megatron-core's schedules take: an iterator, or with virtual stages a list of one for each chunk."""

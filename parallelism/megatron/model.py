@@ -92,6 +92,7 @@ def transformer_config(run: RunConfig, model: ModelShape, layout: Layout) -> Tra
         bias_dropout_fusion=False,
         # Stage-to-stage messages have one shape, known from the config.
         variable_seq_lengths=False,
+        deterministic_mode=run.train.deterministic,
         **choices[run.train.recompute],
         **_expert_config(run, model, layout),
     )

@@ -51,7 +51,7 @@ def compute(run: RunConfig, model: ModelShape, rank: int, folder: Path) -> None:
         for number in range(STEPS):
             place = folder / str(number + 1)
             samples = reader.read(number * run.train.global_batch_size)
-            result = engine.train_step(samples, LEARNING_RATE, partial(_write, place / GRADIENT, rank))
+            result = engine.train_step(samples, LEARNING_RATE, watch=partial(_write, place / GRADIENT, rank))
             _write(place / "state", rank, iter(engine.owned_state()))
             load = None if result.routing is None else result.routing.load.tolist()
             record = {"loss": result.loss, "grad_norm": result.grad_norm, "tokens": result.tokens, "load": load}

@@ -1,5 +1,6 @@
 """Real training runs for tests: a small store and model, started as `submit` starts them, compared by their metrics."""
 
+import hashlib
 import json
 import os
 import random
@@ -17,13 +18,16 @@ import pytest
 from numpy.typing import NDArray
 
 from trainwright.config.loading import load_run
-from trainwright.config.model import FAMILIES
+from trainwright.config.model import FAMILIES, read_model
 from trainwright.config.rundir import RunDir
 from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.follow import wait_for_end
 from trainwright.launchers.submission import submit_run
 from trainwright.storage.building.build import BuildOptions, build_store
-from trainwright.storage.checkpoints.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.checkpoint import DATA_FILE, find_checkpoint, open_checkpoint
+from trainwright.storage.checkpoints.manifest import FILE_NAME as MANIFEST
+from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
+from trainwright.storage.checkpoints.tensor_names import tensor_shapes
 from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 
@@ -80,7 +84,14 @@ MOE_LAYOUTS: dict[str, list[str]] = {
     "tp2_sp_cp2_ep4": ["parallelism.context=2", "parallelism.expert=4", *_TP2_SP, "cluster.ranks_per_node=4"],
     "tp2_sp": LAYOUTS["tp2_sp"],  # every tensor rank has all experts whole
 }
+_ZERO = ["parallelism.engine=deepspeed", "cluster.ranks_per_node=2"]
+DEEPSPEED_LAYOUTS: dict[str, list[str]] = {
+    "zero1": [*_ZERO, "parallelism.zero=1"],
+    "zero2_cp2": [*_ZERO, "parallelism.zero=2", "parallelism.context=2"],
+    "zero3": [*_ZERO, "parallelism.zero=3"],
+}
 ONE_RANK = [
+    "parallelism.engine=megatron",
     *(f"parallelism.{axis}=1" for axis in ("tensor", "context", "pipeline", "virtual_pipeline")),
     *(f"parallelism.{axis}=1" for axis in ("expert", "expert_tensor")),
     "parallelism.stage_layers=null",
@@ -198,6 +209,17 @@ def largest_difference(a: Curve, b: Curve) -> float:
     return max(abs(x - y) / abs(x) for x, y in pairs)
 
 
+def digests(checkpoint: Path, run_file: Path) -> dict[str, str]:
+    """Slot and name of every tensor to the SHA-256 of its float32 values."""
+    source, found = open_checkpoint(checkpoint), {}
+    for name, shape in tensor_shapes(read_model(run_file.parent)).items():
+        rows, cols = matrix_shape(shape)
+        for slot in ("weight", "exp_avg", "exp_avg_sq"):
+            values = source.read_rectangle(slot, name, Rectangle(row=0, num_rows=rows, col=0, num_cols=cols))
+            found[f"{slot} {name}"] = hashlib.sha256(values.tobytes()).hexdigest()
+    return found
+
+
 def kill_ranks(run: RunDir) -> None:
     """SIGKILL every rank of the newest attempt, and wait until the attempt is seen to be over."""
     attempt = run.attempts()[-1]
@@ -229,6 +251,17 @@ def engines_logits(
     with np.load(out) as file:
         assert np.abs(file["logits"]).max() > 0.1, "logits near 0 would prove nothing"
         return file["tokens"], file["logits"]
+
+
+def kill_in_a_save(run: RunDir, step: int, timeout_s: float = 180.0) -> bool:
+    """SIGKILL all ranks once they write the checkpoint of `step`; whether it was not committed by then."""
+    folder = run.checkpoint(step)
+    deadline = time.monotonic() + timeout_s
+    while not (folder / f".{DATA_FILE.format(rank=0)}.partial").exists() and not (folder / MANIFEST).exists():
+        assert time.monotonic() < deadline, f"step {step} was not saved in {timeout_s} s"
+        time.sleep(0.0005)
+    kill_ranks(run)
+    return not (folder / MANIFEST).exists()
 
 
 def kill_at_random(run: RunDir, first_step: int, last_step: int) -> None:

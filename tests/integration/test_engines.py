@@ -1,18 +1,14 @@
 """Two engines, one training: step by step the same, and any engine and layout goes on from any other's checkpoint."""
 
-import hashlib
 import random
 from pathlib import Path
 
 import pytest
 
-from trainwright.config.model import read_model
 from trainwright.config.rundir import RunDir
-from trainwright.storage.checkpoints.checkpoint import open_checkpoint
-from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
-from trainwright.storage.checkpoints.tensor_names import tensor_shapes
 
 from .real_runs import (
+    DEEPSPEED_LAYOUTS,
     IN_MATRIX,
     LAYOUTS,
     MOE_LAYOUTS,
@@ -21,6 +17,7 @@ from .real_runs import (
     WHOLE,
     Model,
     curve,
+    digests,
     go_on,
     largest_difference,
     make_project,
@@ -29,14 +26,8 @@ from .real_runs import (
 
 pytestmark = pytest.mark.ranks
 STEPS = 20
-_DEEPSPEED = ["parallelism.engine=deepspeed", "cluster.ranks_per_node=2"]
-DEEPSPEED = {
-    "zero1": [*_DEEPSPEED, "parallelism.zero=1"],
-    "zero2_cp2": [*_DEEPSPEED, "parallelism.zero=2", "parallelism.context=2"],
-    "zero3": [*_DEEPSPEED, "parallelism.zero=3"],
-}
-DENSE = {name: LAYOUTS[name] for name in ("tp2_sp", "tp2_pp2", "pp2_vpp2", "cp2", "dp2")} | DEEPSPEED
-EXPERTS = {name: MOE_LAYOUTS[name] for name in ("ep2_zero", "etp2", "pp2_ep2", "cp2_ep2", "tp2_sp")} | DEEPSPEED
+DENSE = {name: LAYOUTS[name] for name in ("tp2_sp", "tp2_pp2", "pp2_vpp2", "cp2", "dp2")} | DEEPSPEED_LAYOUTS
+EXPERTS = {name: MOE_LAYOUTS[name] for name in ("ep2_zero", "etp2", "pp2_ep2", "cp2_ep2", "tp2_sp")} | DEEPSPEED_LAYOUTS
 KINDS = {"dense": (Model("llama", tied=True), DENSE), "moe": (QWEN2_MOE, EXPERTS)}
 IN_TEST = ("zero3",)
 ROUTER = ["train.router.z_loss_coef=1.0e-3"]
@@ -68,7 +59,7 @@ def test_deepspeed_makes_each_of_megatrons_steps(project: Path, kind: str, refer
     expected, worst = curve(reference), 0.0
     for step in range(1, STEPS + 1):
         start = [f"checkpoint.resume_from={reference.checkpoint(step)}", f"train.steps={step + 1}", *_router(kind)]
-        run = train(project, f"deepspeed-{step}", [*start, *DEEPSPEED["zero3"]])
+        run = train(project, f"deepspeed-{step}", [*start, *DEEPSPEED_LAYOUTS["zero3"]])
         worst = max(worst, largest_difference({step + 1: expected[step + 1]}, curve(run)))
     print(f"{kind}: largest relative difference of loss and gradient norm {worst:.1e}")
     assert worst <= 1e-5
@@ -95,28 +86,16 @@ def test_pairs(project: Path, kind: str) -> None:
     for number, (first, second) in enumerate(pairs):
         whole = train(project, f"whole-{number}", ["train.steps=6", *_router(kind), *layouts[first]])
         run = train(project, f"pair-{number}", ["train.steps=3", *_router(kind), *layouts[first]])
-        alone = [*ONE_RANK, "parallelism.engine=megatron", "parallelism.context=1"]
-        go_on(run, ["train.steps=6", *alone, *layouts[second]])
+        go_on(run, ["train.steps=6", *ONE_RANK, *layouts[second]])
         difference = largest_difference(curve(whole), curve(run))
         print(f"{kind}: {first} -> {second}: largest relative difference {difference:.1e}")
         assert difference <= 1e-5
 
 
-def digests(checkpoint: Path, run_file: Path) -> dict[str, str]:
-    """Slot and name of every tensor to the SHA-256 of its float32 values."""
-    source, found = open_checkpoint(checkpoint), {}
-    for name, shape in tensor_shapes(read_model(run_file.parent)).items():
-        rows, cols = matrix_shape(shape)
-        for slot in ("weight", "exp_avg", "exp_avg_sq"):
-            values = source.read_rectangle(slot, name, Rectangle(row=0, num_rows=rows, col=0, num_cols=cols))
-            found[f"{slot} {name}"] = hashlib.sha256(values.tobytes()).hexdigest()
-    return found
-
-
 @pytest.mark.parametrize("zero", [1, 2, 3] if WHOLE else [1])
 def test_deepspeed_in_bfloat16_goes_on_bit_by_bit(project: Path, zero: int) -> None:
     """Its float32 weights and moments are in the checkpoint; ZeRO 1 has an optimizer of its own for bfloat16."""
-    layout = [*_DEEPSPEED, f"parallelism.zero={zero}", "train.precision=bf16", "train.steps=4"]
+    layout = [*DEEPSPEED_LAYOUTS["zero1"], f"parallelism.zero={zero}", "train.precision=bf16", "train.steps=4"]
     whole = train(project, f"bf16-{zero}", [*layout, "checkpoint.every_steps=2"])
     run = train(project, f"bf16-{zero}-on", [*layout, f"checkpoint.resume_from={whole.checkpoint(2)}"])
     assert curve(run) == {step: values for step, values in curve(whole).items() if step > 2}

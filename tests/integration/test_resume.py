@@ -1,13 +1,11 @@
 """kill -9 at a random moment, also in the middle of a save, then another attempt: the same losses as uninterrupted."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from trainwright.storage.checkpoints.checkpoint import DATA_FILE, committed_steps
-from trainwright.storage.checkpoints.manifest import FILE_NAME
 
 from .real_runs import (
     LAYOUTS,
@@ -16,7 +14,7 @@ from .real_runs import (
     Model,
     curve,
     go_on,
-    kill_ranks,
+    kill_in_a_save,
     killed_and_resumed,
     make_project,
     run_chain,
@@ -63,16 +61,11 @@ def test_killed_in_the_middle_of_a_save(project: Path, uninterrupted: Callable[[
     """A folder without a manifest is no checkpoint: the one before is used, and the step is saved again."""
     for attempt in range(5):
         run = start(project, f"torn-{attempt}", [*LENGTH, *LAYOUTS["dp2"]])
-        folder = run.checkpoint(6)
-        deadline = time.monotonic() + 180
-        while not (folder / f".{DATA_FILE.format(rank=0)}.partial").exists() and not (folder / FILE_NAME).exists():
-            assert time.monotonic() < deadline
-        kill_ranks(run)
-        if not (folder / FILE_NAME).exists():
+        if kill_in_a_save(run, 6):
             break
     else:
         pytest.fail("the save was over before the kill, five times")
-    assert folder.is_dir()
+    assert run.checkpoint(6).is_dir()
     assert committed_steps(run) == [3]
     go_on(run)
     assert curve(run) == uninterrupted("dp2")

@@ -7,6 +7,7 @@ leaves out the all-reduce of its pair, `hang-after-pair` hangs behind that.
 import hashlib
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from toy_hangs import HANGS  # type: ignore[import-not-found]
 from trainwright.config.layout import Layout
 from trainwright.config.model import ModelShape
 from trainwright.config.run import RunConfig
-from trainwright.parallelism.engine import Samples, StepResult
+from trainwright.parallelism.engine import Accept, Samples, StepResult, Watch
 from trainwright.storage.checkpoints.checkpoint_writer import OwnedRectangle
 from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
 from trainwright.storage.checkpoints.tensor_names import tensor_shapes
@@ -46,7 +47,9 @@ class MegatronEngine:
                 whole = Rectangle(row=0, num_rows=rows, col=0, num_cols=cols)
                 self._state[slot, name] = source.read_rectangle(slot, name, whole).copy()
 
-    def train_step(self, samples: Samples, learning_rate: float) -> StepResult:
+    def train_step(
+        self, samples: Samples, learning_rate: float, accept: Accept | None = None, watch: Watch | None = None
+    ) -> StepResult:
         self._faults.before_step()
         if self._pair and self._faults.order != "skip-pair":
             dist.all_reduce(torch.ones(1), group=self._pair)
@@ -56,12 +59,15 @@ class MegatronEngine:
         sums = torch.tensor([int((samples.tokens * weights).sum()), int(samples.counted.sum())])
         dist.all_reduce(sums)
         total, counted = (int(number) for number in sums)
+        first = self._state["weight", next(iter(self._shapes))]
+        result = StepResult(loss=float(first[0, 0]) + total % 1009, grad_norm=1.0, tokens=counted, skipped=False)
+        if accept and not accept(result):
+            return replace(result, skipped=True)
         for value in self._state.values():
             value *= np.float32(0.999)
             value += np.float32(total % 10007) * np.float32(1e-6)
         time.sleep(self._seconds)
-        first = self._state["weight", next(iter(self._shapes))]
-        return StepResult(loss=float(first[0, 0]) + total % 1009, grad_norm=1.0, tokens=counted, skipped=False)
+        return result
 
     def owned_state(self) -> list[OwnedRectangle]:
         self._faults.before_save()
