@@ -19,12 +19,14 @@ from trainwright.storage.building.build import BuildOptions, build_store
 from ..docs_pages import DOCS, ROOT, Command, TextFile, is_printed, read_page
 from ..unit.storage.building.inputs.files import write_pair
 from ..unit.storage.chats import write_tokenizer
+from .real_runs import WHOLE
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
 
 _COPIED = ("config", "storage", "tracking", "launchers", "serving", "cli", "presets", "examples")
 _PAGES = {page.relative_to(DOCS).as_posix(): read_page(page) for page in sorted(DOCS.rglob("*.md"))}
 _RUN = [page for page, items in _PAGES.items() if any(isinstance(item, Command) and not item.reason for item in items)]
+_LONG = ("sweeps.md", "deepspeed.md")
 _OTHERS = [page for page in _RUN if page not in ("day.md", "cluster.md")]
 
 
@@ -124,7 +126,7 @@ def test_a_day(after_the_day: Reader) -> None:
     assert (after_the_day.folder / "exported" / "myrun" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("page", _OTHERS)
+@pytest.mark.parametrize("page", [page for page in _OTHERS if WHOLE or page not in _LONG])
 def test_other_pages(after_the_day: Reader, page: str) -> None:
     after_the_day.follow(page)
 

@@ -77,12 +77,13 @@ def test_one_state_saved_by_all_is_one_checkpoint(project: Path, kind: str, refe
             print(f"{kind}: {name}: {len(expected)} tensors equal")
 
 
+@IN_MATRIX
 def test_pairs(project: Path, kind: str) -> None:
     """Three steps in one layout, three more in another, against six in the first."""
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     draw, layouts = random.Random(seed), KINDS[kind][1]
-    pairs = [tuple(draw.sample([*layouts], 2)) for _ in range(6)] if WHOLE else [("pp2_ep2", "zero3")]
+    pairs = [tuple(draw.sample([*layouts], 2)) for _ in range(6)]
     for number, (first, second) in enumerate(pairs):
         whole = train(project, f"whole-{number}", ["train.steps=6", *_router(kind), *layouts[first]])
         run = train(project, f"pair-{number}", ["train.steps=3", *_router(kind), *layouts[first]])
@@ -92,7 +93,8 @@ def test_pairs(project: Path, kind: str) -> None:
         assert difference <= 1e-5
 
 
-@pytest.mark.parametrize("zero", [1, 2, 3] if WHOLE else [1])
+@IN_MATRIX
+@pytest.mark.parametrize("zero", [1, 2, 3])
 def test_deepspeed_in_bfloat16_goes_on_bit_by_bit(project: Path, zero: int) -> None:
     """Its float32 weights and moments are in the checkpoint; ZeRO 1 has an optimizer of its own for bfloat16."""
     layout = [*DEEPSPEED_LAYOUTS["zero1"], f"parallelism.zero={zero}", "train.precision=bf16", "train.steps=4"]

@@ -6,12 +6,10 @@ import pytest
 
 from trainwright.config.rundir import RunDir
 
-from .real_runs import IN_MATRIX, LAYOUTS, WHOLE, Model, curve, largest_difference, make_project, train
+from .real_runs import IN_MATRIX, LAYOUTS, Model, curve, largest_difference, make_project, train
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, IN_MATRIX]  # in `make test` tests/contracts has layouts, a step from one state
 STEPS = 20
-
-_IN_TEST = ("tp2_sp_cp2",)  # tests/contracts has every layout, a step from one state
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +28,7 @@ def one_rank(project: Path, checkpoint: RunDir) -> RunDir:
     return train(project, "one", [f"checkpoint.resume_from={checkpoint.path}", f"train.steps={3 + STEPS}"])
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name in _IN_TEST or (WHOLE and name != "tp1")])
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "tp1"])
 def test_layout_agrees_with_one_rank(project: Path, checkpoint: RunDir, one_rank: RunDir, layout: str) -> None:
     overrides = [f"checkpoint.resume_from={checkpoint.path}", f"train.steps={3 + STEPS}", *LAYOUTS[layout]]
     run = train(project, layout, overrides)
@@ -41,7 +39,6 @@ def test_layout_agrees_with_one_rank(project: Path, checkpoint: RunDir, one_rank
     assert difference <= 1e-5
 
 
-@IN_MATRIX
 @pytest.mark.parametrize("recompute", ["full", "attention"])
 def test_recompute_changes_nothing(project: Path, checkpoint: RunDir, one_rank: RunDir, recompute: str) -> None:
     overrides = [f"checkpoint.resume_from={checkpoint.path}", "train.steps=8", f"train.recompute={recompute}"]

@@ -8,7 +8,6 @@ from .real_runs import (
     IN_MATRIX,
     MOE_LAYOUTS,
     QWEN3_MOE_UNSCALED,
-    WHOLE,
     curve,
     killed_and_resumed,
     make_project,
@@ -27,7 +26,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_project(tmp_path_factory.mktemp("moe-resume"), QWEN3_MOE_UNSCALED)
 
 
-@pytest.mark.parametrize("layout", MOE_LAYOUTS if WHOLE else ["ep2_zero"])
+@IN_MATRIX
+@pytest.mark.parametrize("layout", MOE_LAYOUTS)
 def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
     whole = curve(train(project, f"whole-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]]))
     assert killed_and_resumed(project, f"killed-{layout}", [*LENGTH, *MOE_LAYOUTS[layout]], STEPS) == whole

@@ -21,7 +21,7 @@ from trainwright.launchers.processes import wait_until
 from trainwright.serving.endpoint import EndpointFolder
 
 from .conftest import CLI, User
-from .real_runs import WHOLE
+from .real_runs import IN_MATRIX, WHOLE
 from .vllm_parity import Target, compare_greedy
 
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(1200)]
@@ -86,9 +86,10 @@ def _follower(user: User, run: Path) -> dict[str, Any]:
     return {**last, "node": status.node, "kv_cache": cache, "curl_header_file": str(folder.curl_header)}
 
 
+@IN_MATRIX
 @pytest.mark.slurm
 @pytest.mark.parametrize("quickstart", ["dense"], indirect=True)
-@pytest.mark.parametrize("by_command", [False, *([True] if WHOLE else [])])
+@pytest.mark.parametrize("by_command", [False, True])
 def test_the_quickstarts_file_on_slurm(
     quickstart: dict[str, Any], by_command: bool, dev_cluster: Path, ordinary_user: User
 ) -> None:

@@ -8,8 +8,8 @@ import pytest
 from trainwright.storage.checkpoints.checkpoint import DATA_FILE, committed_steps
 
 from .real_runs import (
+    IN_MATRIX,
     LAYOUTS,
-    WHOLE,
     Curve,
     Model,
     curve,
@@ -46,17 +46,20 @@ def uninterrupted(project: Path) -> Callable[[str], Curve]:
     return of
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if WHOLE or name == "dp2"])
+@IN_MATRIX
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_same_layout_is_bitwise_equal(project: Path, uninterrupted: Callable[[str], Curve], layout: str) -> None:
     found = killed_and_resumed(project, f"killed-{layout}", [*LENGTH, *LAYOUTS[layout]], STEPS)
     assert found == uninterrupted(layout)
 
 
+@IN_MATRIX
 def test_other_layouts(project: Path) -> None:
     """Changes of layout in one run, six in the whole matrix, a kill before each, against one rank left alone."""
-    assert run_chain(project, CHAIN if WHOLE else ["dp2", "tp2_pp2", "tp2_sp"]) <= 1e-5
+    assert run_chain(project, CHAIN) <= 1e-5
 
 
+@IN_MATRIX
 def test_killed_in_the_middle_of_a_save(project: Path, uninterrupted: Callable[[str], Curve]) -> None:
     """A folder without a manifest is no checkpoint: the one before is used, and the step is saved again."""
     for attempt in range(5):

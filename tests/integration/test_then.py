@@ -11,6 +11,7 @@ import pytest
 from trainwright.launchers.processes import wait_until
 
 from .faulty_runs import ToyProject, ToyRun, toy_files
+from .real_runs import IN_MATRIX
 
 if TYPE_CHECKING:
     from .conftest import User
@@ -75,6 +76,7 @@ def test_nothing_follows_a_run_that_saved_and_was_not_to_go_on(project: ToyProje
     assert [row["state"] for row in _endpoints(run)] == ["dead"]
 
 
+@IN_MATRIX
 def test_an_endpoint_of_that_name_lives_and_the_run_goes_on(project: ToyProject) -> None:
     (project.folder / "faults" / "hold").touch()
     first = project.submit(*_SMALL, "--then", "serve --name taken")
