@@ -107,7 +107,7 @@ def test_trial(number: int, uninterrupted: Callable[[str, str], RunDir]) -> None
     trial = drawn(number, draw)
     kind, began = KINDS[trial.kind], time.monotonic()
     same = len(set(trial.layouts)) == 1
-    whole = uninterrupted(trial.kind, trial.layouts[0] if same else "one rank")
+    whole = uninterrupted(trial.kind, trial.layouts[0] if same else "one-rank")
     run = start(whole.path.parent.parent / "run.yaml", f"trial-{number}", [*_LENGTH, *kind.layouts[trial.layouts[0]]])
     kills: list[str] = []
     for layout, in_a_save in zip(trial.layouts[1:], trial.in_a_save, strict=True):
