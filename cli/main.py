@@ -28,6 +28,7 @@ COMMANDS = (
     "watch",
     "sync",
     "export",
+    "evaluate",
     "serve",
     "cluster",
     "doctor",

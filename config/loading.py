@@ -150,6 +150,8 @@ def _absolute(run: RunConfig, folder: Path) -> RunConfig:
         "model": _path(run.model, folder),
         "data": run.data.model_copy(update={"train": sources}),
     }
+    held = [each.model_copy(update={"store": absolute(each.store, folder)}) for each in run.evaluation.stores]
+    update["evaluation"] = run.evaluation.model_copy(update={"stores": held})
     start: dict[str, str] = {}
     resume_from, init_from = run.checkpoint.resume_from, run.checkpoint.init_from
     if resume_from and (folder / resume_from.partition("@")[0]).is_dir():  # else a run's name

@@ -8,6 +8,7 @@ from .base import Section
 from .checkpoint import CheckpointConfig
 from .cluster import ClusterConfig
 from .data import DataConfig
+from .evaluation import EvaluationConfig
 from .guards import GuardsConfig
 from .parallelism import ParallelismConfig
 from .preflight import PreflightConfig
@@ -15,7 +16,18 @@ from .restarts import RestartsConfig
 from .tracking import TrackingConfig
 from .train import TrainConfig
 
-SECTIONS = ("data", "parallelism", "train", "checkpoint", "guards", "tracking", "preflight", "restarts", "cluster")
+SECTIONS = (
+    "data",
+    "parallelism",
+    "train",
+    "checkpoint",
+    "evaluation",
+    "guards",
+    "tracking",
+    "preflight",
+    "restarts",
+    "cluster",
+)
 
 
 class RunConfig(Section):
@@ -37,6 +49,8 @@ class RunConfig(Section):
     """Steps, batch, precision, optimizer, schedule."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When to save and what to keep."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Held-out data, and how often the loss on it is measured."""
     guards: GuardsConfig = GuardsConfig()
     """What is done about a step that looks wrong."""
     tracking: TrackingConfig = TrackingConfig()

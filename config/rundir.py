@@ -10,6 +10,10 @@ from .errors import UserError
 _STEP = re.compile(r"^step-(\d{8})$")
 
 
+BEST = "best"
+"""`RUN@best`: the checkpoint with the lowest held-out loss."""
+
+
 @dataclass(frozen=True)
 class RunDir:
     """A run directory (0700). Properties give paths; only `create` and `next_attempt` touch the disk."""
@@ -252,11 +256,13 @@ def _submitted(run: RunDir) -> float:
     return (first if first.is_file() else run.run_yaml).stat().st_mtime
 
 
-def split_step(text: str) -> tuple[str, int | None]:
-    """`RUN@STEP` as (RUN, step); without `@`, the step is None."""
+def split_step(text: str) -> tuple[str, int | str | None]:
+    """`RUN@STEP` as (RUN, step); without `@`, the step is None, with `@best` it is BEST."""
     run, at, step = text.rpartition("@")
     if not at:
         return text, None
+    if step == BEST:
+        return run, BEST
     if not step.isdigit():
-        raise UserError("RUN@STEP", f"{step!r} is not a step", "write a number, such as myrun@1000")
+        raise UserError("RUN@STEP", f"{step!r} is not a step", "write a number, such as myrun@1000, or myrun@best")
     return run, int(step)

@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "parallelism",
     "cluster",
     "checkpoint",
+    "evaluation",
     "guards",
     "tracking",
     "preflight",

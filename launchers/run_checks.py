@@ -12,6 +12,7 @@ from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoints.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
+from ..storage.loading.held_out import held_out_data
 from ..storage.loading.training_data import TrainingData
 from ..storage.tokens.tokenizer import take_tokenizer
 from .cluster_limits import require_possible
@@ -26,6 +27,7 @@ def check_run(run: RunConfig) -> tuple[Layout, TrainingData]:
     layout = layout_of(run, model)
     data = TrainingData.open(run.data)
     check_data(run, data, model)
+    held_out_data(run, model, data.tokenizer_fingerprint)
     _check_place(run.cluster.on_tier())
     return layout, data
 
@@ -40,7 +42,14 @@ def _with_generations(run: RunConfig, data: TrainingData) -> RunConfig:
     """Pin the generations of the stores, so that what is appended later does not change the run's order."""
     pairs = zip(run.data.train, data.generations, strict=True)
     train = [source.model_copy(update={"generation": generation}) for source, generation in pairs]
-    return run.model_copy(update={"data": run.data.model_copy(update={"train": train})})
+    held = held_out_data(run, read_model(Path(run.model)), data.tokenizer_fingerprint).values()
+    pairs_held = zip(run.evaluation.stores, (each.generations[0] for each in held), strict=True)
+    stores = [store.model_copy(update={"generation": generation}) for store, generation in pairs_held]
+    update = {
+        "data": run.data.model_copy(update={"train": train}),
+        "evaluation": run.evaluation.model_copy(update={"stores": stores}),
+    }
+    return run.model_copy(update=update)
 
 
 def with_start(run: RunConfig, model: ModelShape, data: TrainingData, run_dir: RunDir | None) -> RunConfig:

@@ -72,6 +72,10 @@ class Engine(Protocol):
         """
         ...
 
+    def evaluate(self, samples: Samples) -> tuple[float, int]:
+        """Sum of the losses over counted tokens of a global batch, in nats, and their number; equal on every rank."""
+        ...
+
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """Logits [num_sequences, length, vocab_size] of tokens int64 [num_sequences, length], on the last stage."""
         ...

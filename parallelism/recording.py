@@ -40,7 +40,9 @@ def draw(run_dir: RunDir) -> None:
         traceback.print_exc()
 
 
-def step_record(step: int, result: StepResult, rate: float, seconds: float) -> StepRecord:
+def step_record(
+    step: int, result: StepResult, rate: float, seconds: float, held_out: dict[str, float] | None
+) -> StepRecord:
     """A step as it is recorded."""
     return StepRecord(
         step=step,
@@ -51,4 +53,5 @@ def step_record(step: int, result: StepResult, rate: float, seconds: float) -> S
         seconds=seconds,
         skipped=result.skipped,
         routing=result.routing,
+        held_out=held_out,
     )

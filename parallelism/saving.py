@@ -14,6 +14,7 @@ from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..config.versions import installed_versions
+from ..storage.checkpoints.best import HELD_OUT, best_step
 from ..storage.checkpoints.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
 from ..storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
 from ..storage.checkpoints.tensor_names import tensor_shapes
@@ -34,6 +35,8 @@ class Progress:
     position: int
     updates: int
     """Optimizer updates applied (steps less those skipped)."""
+    held_out: dict[str, float] | None = None
+    """Held-out loss by store, if this step was evaluated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,8 @@ class Saver:
         self._all_or_nothing(error, folder)
         if self.me.rank == 0:
             self.ledger.write("commit", step=progress.step, tokens=progress.tokens)
-            remove_old(self.run_dir, self.run.checkpoint.keep)
+            best = best_step(self.run_dir) if self.run.evaluation.keep_best else None
+            remove_old(self.run_dir, self.run.checkpoint.keep, best)
         dist.barrier()
 
     def _refuse_if_superseded(self) -> None:
@@ -110,6 +114,7 @@ class Saver:
             scalars={
                 "optimizer_steps": progress.updates,
                 "schedule": self.run.train.schedule.model_dump(mode="json"),
+                **({HELD_OUT: progress.held_out} if progress.held_out else {}),
                 "random_state": "none drawn while training; initial weights from train.seed",
             },
             layout=self.layout.sizes(),

@@ -27,6 +27,7 @@ from .batches import BatchReader
 from .collectives import install
 from .engine import Samples, StepResult
 from .engines import build_engine, prepare
+from .evaluation import Evaluation
 from .flight_record import operations_now
 from .guards import Guards, position_after
 from .hang_report import Reporter
@@ -107,6 +108,7 @@ class _Training:
         self._batches = BatchReader(run, data, layout.coordinates(me.rank).data, layout.data, host_array)
         self.ledger = LedgerWriter(run_dir, attempt, f"rank-{me.rank:05d}")
         self._guards = Guards(run, run_dir, me, self.ledger)
+        self._evaluation = Evaluation(run, model, layout, me, data.tokenizer_fingerprint)
         self._timing = Timing(run, run_dir, attempt, me, self.ledger)
         wandb_id = None if run.tracking.wandb.mode == "disabled" else stable_wandb_id(run_dir)
         self._saver = Saver(
@@ -130,7 +132,8 @@ class _Training:
         begun, every = progress.step, self._run.checkpoint.every_steps
         self._guards.begin(progress.step)
         watchdog.entered("first step")
-        with closing(self._batches), recording(self._run, self._run_dir, self._attempt, self._me) as recorder:
+        recorded = recording(self._run, self._run_dir, self._attempt, self._me)
+        with closing(self._batches), closing(self._evaluation), recorded as recorder:
             while progress.step < self._run.train.steps and not stop.agreed(progress.step):
                 began = time.perf_counter()
                 rate = learning_rate(self._run.train, progress.step + 1)
@@ -140,8 +143,11 @@ class _Training:
                 seconds = time.perf_counter() - began
                 stop.step_took(seconds)
                 watchdog.step_done(progress.step, seconds)
+                if not guarded.roll_back:
+                    with watchdog.evaluating():
+                        progress = replace(progress, held_out=self._evaluation.after(progress.step, self._engine))
                 if recorder:
-                    recorder.step(step_record(progress.step, guarded.result, rate, seconds))
+                    recorder.step(step_record(progress.step, guarded.result, rate, seconds, progress.held_out))
                 self._timing.step_done(progress.step, seconds)
                 if guarded.roll_back:
                     progress = self._roll_back(progress, recorder, watchdog)

@@ -115,6 +115,14 @@ class Watchdog:
         self._limits.save_took(time.perf_counter() - began)
         self.entered(before)
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Perhaps an evaluation, after which steps go on."""
+        before = self._phase
+        self.entered("evaluation")
+        yield
+        self.entered(before)
+
     def _progressed(self) -> None:
         self._progress_at_s = self._awake_s
         self._progress += 1

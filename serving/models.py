@@ -69,7 +69,7 @@ def _exported(checkpoint: Checkpoint, run: RunDir, on_bytes: Callable[[int, int]
 def _export_of_removed_checkpoint(text: str) -> ServedModel | None:
     """RUN@STEP whose checkpoint retention has removed, but whose export is still there."""
     name, step = split_step(text)
-    if step is None:
+    if not isinstance(step, int):
         return None
     run = find_run(name)
     folder = expected_export(run, step)

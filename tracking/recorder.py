@@ -21,7 +21,7 @@ from .wandb_run import CheckpointReference
 
 # A number that JSON has no word for is written as null and read back as NaN.
 _MAY_BE_NAN = ("loss", "grad_norm", "lr")
-_NOT_NUMBERS = ("time", "attempt", "expert_load", "gpus")  # what W&B is told of in another way
+_NOT_NUMBERS = ("time", "attempt", "expert_load", "gpus", "held_out")  # what W&B is told of in another way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,8 @@ class StepRecord:
     """Wall-clock time of this step."""
     skipped: bool = False
     """Its update was not applied."""
+    held_out: dict[str, float] | None = None
+    """Loss by held-out store after the step, if it was evaluated."""
     routing: Routing | None = None
     """What the routers did; None for a dense model."""
 
@@ -111,6 +113,8 @@ class Recorder:
         line: dict[str, Any] = {key: value if _speakable(value) else None for key, value in fields.items()}
         if routing and record.step % self._load_every == 0:
             line["expert_load"] = [[round(value, 4) for value in layer] for layer in routing.load.tolist()]
+        if record.held_out:
+            line["held_out"] = {name: loss if _speakable(loss) else None for name, loss in record.held_out.items()}
         usage = self._gpus.take() if self._gpus else None
         if usage:
             line["gpus"] = usage.record()
@@ -173,6 +177,8 @@ def values_of(line: Mapping[str, Any]) -> dict[str, float]:
     values = {key: math.nan if value is None else value for key, value in line.items() if key not in _NOT_NUMBERS}
     if "expert_load" in line:
         values |= _load_by_name(np.array(line["expert_load"]))
+    for name, loss in line.get("held_out", {}).items():
+        values[f"held_out/{name}"] = math.nan if loss is None else loss
     if "gpus" in line:
         values |= GpuUsage.from_record(line["gpus"]).by_name()
     return values

@@ -109,6 +109,16 @@ class DeepSpeedEngine:
             self._engine.step()
         return asked[-1] if asked else tried
 
+    def evaluate(self, samples: Samples) -> tuple[float, int]:
+        """See Engine."""
+        self._engine.eval()
+        counted = self._sum_over_samples(float(samples.counted.sum()))
+        size, loss = self._run.train.micro_batch_size, 0.0
+        with torch.no_grad():
+            for start in range(0, len(samples.tokens), size):
+                loss += float(self._losses(samples, slice(start, start + size)))
+        return self._sum(loss), int(counted)
+
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine."""
         self._engine.eval()
@@ -127,6 +137,17 @@ class DeepSpeedEngine:
 
     def _micro_batch(self, samples: Samples, rows: slice, counted: float) -> float:
         """Forward and backward of one micro batch; the sum of its counted losses on this rank."""
+        total = self._losses(samples, rows)
+        share = total / max(counted, 1.0)
+        if self._routers:
+            share = share + self._routers.loss()
+        # DeepSpeed divides by the micro batches, and takes the mean over ranks.
+        means = self._engine.gradient_accumulation_steps() * self._layout.context * self._layout.data
+        self._engine.backward(share * means)
+        return float(total.detach())
+
+    def _losses(self, samples: Samples, rows: slice) -> torch.Tensor:
+        """Forward of one micro batch; the sum of its counted losses on this rank."""
         tokens = torch.from_numpy(samples.tokens[rows]).to(self._device, non_blocking=True)
         ids, labels = tokens[:, :-1], self._local(tokens[:, 1:])
         positions = torch.arange(ids.shape[1], device=self._device).expand_as(ids)
@@ -139,14 +160,7 @@ class DeepSpeedEngine:
         logits = self._engine(input_ids=self._local(ids), position_ids=self._local(positions)).logits
         losses = cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
         mine = self._local(torch.from_numpy(samples.counted[rows]).to(self._device))
-        total = (losses * mine.flatten()).sum()
-        share = total / max(counted, 1.0)
-        if self._routers:
-            share = share + self._routers.loss()
-        # DeepSpeed divides by the micro batches, and takes the mean over ranks.
-        means = self._engine.gradient_accumulation_steps() * self._layout.context * self._layout.data
-        self._engine.backward(share * means)
-        return float(total.detach())
+        return (losses * mine.flatten()).sum()
 
     def _documents(self, samples: Samples, rows: slice) -> Documents | None:
         if samples.documents is None:

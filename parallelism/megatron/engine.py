@@ -105,6 +105,16 @@ class MegatronEngine:
         applied = math.isfinite(tried.grad_norm) and (accept is None or accept(tried)) and self._update(tried.grad_norm)
         return replace(tried, skipped=not applied)
 
+    def evaluate(self, samples: Samples) -> tuple[float, int]:
+        """See Engine."""
+        for chunk in self._chunks:
+            chunk.eval()
+        if self._routers:
+            self._routers.begin_step(samples)
+        with torch.no_grad():
+            mean, tokens, _ = self._run_microbatches(samples, forward_only=True)
+        return mean * tokens, tokens
+
     def logits(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float32] | None:
         """See Engine. Runs the pipeline once per sequence; the slices of tensor and context ranks are gathered."""
         for chunk in self._chunks:
@@ -151,7 +161,7 @@ class MegatronEngine:
                 clip_grad_by_total_norm_fp32(optimizer.get_parameters(), max_norm=limit, total_norm=norm)
         return bool(self._optimizer.step_with_ready_grads())
 
-    def _run_microbatches(self, samples: Samples) -> tuple[float, int, float]:
+    def _run_microbatches(self, samples: Samples, *, forward_only: bool = False) -> tuple[float, int, float]:
         """Forward and backward over all micro batches; mean loss and counted tokens of the global batch, own loss."""
         size = self._run.train.micro_batch_size
         count = len(samples.tokens) // size
@@ -162,6 +172,7 @@ class MegatronEngine:
             num_microbatches=count,
             seq_length=samples.tokens.shape[1] - 1,
             micro_batch_size=size,
+            forward_only=forward_only,
         )
         total = torch.zeros(2, dtype=torch.float64, device=self._device)
         if reports and self._place.tensor == 0:  # only the last stage has reports

@@ -12,7 +12,7 @@ import numpy as np
 from ...config.errors import FoundBad, UserError
 from ...config.model import ModelShape
 from ...config.run import RunConfig
-from ...config.rundir import RunDir, find_run, split_step, step_of
+from ...config.rundir import BEST, RunDir, find_run, split_step, step_of
 from .manifest import FILE_NAME, Manifest, read_manifest
 from .mapped_tensors import MappedTensors
 from .rectangles import Rectangle, matrix_shape
@@ -137,7 +137,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def find_checkpoint(text: str) -> Checkpoint:
-    """The checkpoint that a folder, RUN or RUN@STEP means; RUN alone means its newest."""
+    """The checkpoint that a folder, RUN, RUN@STEP or RUN@best means; RUN alone means its newest."""
     if (Path(text) / FILE_NAME).is_file():
         return open_checkpoint(Path(text).absolute())
     name, step = split_step(text)
@@ -145,9 +145,16 @@ def find_checkpoint(text: str) -> Checkpoint:
     steps = committed_steps(run)
     if not steps:
         raise UserError("RUN@STEP", f"run {run.name} has no checkpoint yet", f"see `trainwright status {name}`")
+    if step == BEST:
+        from .best import best_step
+
+        step = best_step(run)
+        if step is None:
+            remedy = f"give evaluation.stores in the run file, or a step: {steps}"
+            raise UserError("RUN@STEP", f"no checkpoint of {run.name} has a held-out loss", remedy)
     if step is not None and step not in steps:
         raise UserError("RUN@STEP", f"{run.name} has no checkpoint of step {step}", f"use one of {steps}")
-    return open_checkpoint(run.checkpoint(steps[-1] if step is None else step))
+    return open_checkpoint(run.checkpoint(steps[-1] if step is None else int(step)))
 
 
 def require_fit(checkpoint: Checkpoint, run: RunConfig, model: ModelShape, tokenizer_fingerprint: str) -> None:

@@ -70,12 +70,12 @@ def files_written(folder: Path, world_size: int) -> dict[str, dict[str, int]]:
     return files
 
 
-def remove_old(run: RunDir, keep: int) -> list[int]:
-    """Remove all but the newest `keep` committed checkpoints; returns the removed steps.
+def remove_old(run: RunDir, keep: int, spare: int | None = None) -> list[int]:
+    """Remove all but the newest `keep` committed checkpoints and that of step `spare`; returns the removed steps.
 
     The manifest goes first, so that a removal cut short leaves no folder that looks like a checkpoint.
     """
-    removed = committed_steps(run)[:-keep]
+    removed = [step for step in committed_steps(run)[:-keep] if step != spare]
     for step in removed:
         (run.checkpoint(step) / FILE_NAME).unlink()
         shutil.rmtree(run.checkpoint(step), ignore_errors=True)

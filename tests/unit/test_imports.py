@@ -24,10 +24,14 @@ ARROWS: dict[str, set[str]] = {
 }
 # Package: folders or files whose modules may import it; elsewhere nobody may, at the top or inside a function.
 HEAVY = {
-    "torch": ("parallelism", "serving/logits_check.py"),
+    "torch": ("parallelism", "serving/logits_check.py", "serving/perplexity.py", "serving/tasks.py"),
     "megatron": ("parallelism",),
     "deepspeed": ("parallelism",),
-    "transformers": ("serving/logits_check.py", "parallelism/verify/reference.py", "parallelism/deepspeed"),
+    "transformers": (
+        *("serving/logits_check.py", "serving/perplexity.py"),
+        *("parallelism/verify/reference.py", "parallelism/deepspeed"),
+    ),
+    "lm_eval": ("serving/tasks.py",),
     "vllm": (),
     "wandb": ("tracking/wandb_log.py", "tracking/sync.py"),
     "matplotlib": ("tracking/plot.py",),
