@@ -17,6 +17,8 @@ def add_parser(commands: Any) -> None:
         "--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights (the run's own precision)"
     )
     parser.add_argument("--shard-size-gb", type=float, default=5.0, metavar="G", help="largest file in GB (5)")
+    text = "compare transformers' logits on the export with the engine's on the checkpoint, on this machine"
+    parser.add_argument("--check", action="store_true", help=text)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -33,15 +35,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 0.001 <= arguments.shard_size_gb <= 1000:
         raise UserError("--shard-size-gb", f"{arguments.shard_size_gb} is out of range", "give 0.001 to 1000")
-    options = ExportOptions(dtype=arguments.dtype, shard_bytes=int(arguments.shard_size_gb * 1e9))
+    options = ExportOptions(
+        dtype=arguments.dtype, shard_bytes=int(arguments.shard_size_gb * 1e9), check=arguments.check
+    )
     checkpoint = find_checkpoint(arguments.checkpoint)
     with BytesProgress("export") as progress:
         exported = export_checkpoint(checkpoint, Path(arguments.folder), options, progress.update)
+    checked = "" if exported.logits_max_rel is None else f", logits as the engine's to {exported.logits_max_rel:.1e}"
     record = {**asdict(exported), "folder": str(exported.folder)}
     text = (
         f"exported {exported.run} step {exported.step} to {exported.folder}: {exported.num_bytes / 1e6:.1f} MB of "
         f"{exported.dtype} in {exported.num_files} file{'s' * (exported.num_files > 1)}, "
-        f"weights {exported.weights_digest[:12]}\nnext: trainwright serve {exported.folder}"
+        f"weights {exported.weights_digest[:12]}{checked}\nnext: trainwright serve {exported.folder}"
     )
     emit(arguments, record, text)
     return 0

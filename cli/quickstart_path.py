@@ -1,10 +1,7 @@
 """The quickstart's steps, each through the same functions that the commands call."""
 
-import json
-import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config.errors import FoundBad, UserError
+from ..config.errors import UserError
 from ..config.loading import load_run
 from ..config.rundir import RunDir
 from ..launchers.follow import wait_for_end
@@ -20,6 +17,7 @@ from ..launchers.plan import plan_run
 from ..launchers.submission import submit_run
 from ..serving.client import EndpointClient
 from ..serving.endpoint import forget
+from ..serving.engine_check import check_by_engine
 from ..serving.launch import ServeOptions
 from ..serving.models import ServedModel, find_model
 from ..serving.service import Served, serve
@@ -35,7 +33,6 @@ from .quickstart_check import check, copy_presets, run_file_name
 
 _VOCABULARY = 512
 _PROMPT = "def __init__(self, "
-_TOLERANCE = 1e-5
 
 
 @dataclass
@@ -162,19 +159,9 @@ class Quickstart:
     def _check_logits(self, run: RunDir, model: ServedModel) -> str:
         """transformers on the export against the engine on the checkpoint, both in float32, each its own process."""
         checkpoint = find_checkpoint(str(run.path)).folder
-        with tempfile.TemporaryDirectory() as scratch:
-            logits = str(Path(scratch) / "logits.npz")
-            _python("trainwright.parallelism.probe", str(run.path), str(checkpoint), logits)
-            answer = _python("trainwright.serving.logits_check", str(model.folder), logits, "--tolerance", "1")
-        result = json.loads(answer.splitlines()[-1])
-        # The export has the run's precision: what bf16 rounds away is no fault of the export.
-        exact = json.loads((model.folder / "config.json").read_text())["dtype"] == "float32"
-        tolerance = _TOLERANCE if exact else 2**-7
-        self.closing.facts |= {"logits_max_rel": result["max_rel"], "export": str(model.folder)}
-        if not result["max_rel"] <= tolerance:
-            problem = f"transformers' logits differ from the engine's by {result['max_rel']:.1e}"
-            raise FoundBad(str(model.folder), problem, f"at most {tolerance:.0e} is right: do not serve this export")
-        return f"transformers' logits equal the engine's to {result['max_rel']:.1e}"
+        difference = check_by_engine(run.path, checkpoint, model.folder)
+        self.closing.facts |= {"logits_max_rel": difference, "export": str(model.folder)}
+        return f"transformers' logits equal the engine's to {difference:.1e}"
 
     def _serve(self, model: ServedModel) -> str:
         options = ServeOptions(kv_cache_gib=0.25, profile=None if self.cluster == "local" else self.cluster)
@@ -210,13 +197,3 @@ class Quickstart:
             f"trainwright export {run.path} my-model",
             serving,
         ]
-
-
-def _python(module: str, *arguments: str) -> str:
-    """Run a module in a process of its own (it imports torch); its stdout."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", module, *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
-    return done.stdout

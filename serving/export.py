@@ -19,6 +19,7 @@ from ..storage.checkpoints.manifest import FILE_NAME as MANIFEST
 from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.checkpoints.tensor_source import WEIGHT
 from ..storage.durable import sync
+from .engine_check import check_by_engine
 from .model_files import write_model_files
 from .read_back import read_back
 from .safetensors_file import DType, ReadRows, Tensor, item_bytes, weights_digest, write_safetensors
@@ -34,6 +35,8 @@ class ExportOptions:
 
     dtype: DType | None = None
     shard_bytes: int = DEFAULT_SHARD_BYTES
+    check: bool = False
+    """Whether transformers must compute on the export what the engine computes on the checkpoint (loads both)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,8 @@ class Exported:
     num_bytes: int
     num_files: int
     weights_digest: str
+    logits_max_rel: float | None = None
+    """Of transformers' logits from the engine's, over the largest; None if it was not checked."""
 
 
 def run_of(checkpoint: Checkpoint) -> RunDir:
@@ -88,6 +93,7 @@ def export_checkpoint(
         digest = weights.write(_reader(checkpoint), progress.add)
         write_model_files(run, beside, dtype)
         read_back(checkpoint, model, beside, dtype, lambda values: progress.add(values * item_bytes(dtype)))
+        difference = check_by_engine(run.path, checkpoint.folder, beside) if options.check else None
         exported = Exported(
             folder=folder,
             run=run.name,
@@ -97,6 +103,7 @@ def export_checkpoint(
             num_bytes=weights.num_bytes,
             num_files=len(weights.names),
             weights_digest=digest,
+            logits_max_rel=difference,
         )
         _write_record(beside / RECORD, exported, checkpoint)
     return exported
@@ -204,5 +211,6 @@ def _write_record(path: Path, exported: Exported, checkpoint: Checkpoint) -> Non
         "checkpoint_id": checkpoint_id(checkpoint),
         "dtype": exported.dtype,
         "weights_digest": exported.weights_digest,
+        "logits_max_rel": exported.logits_max_rel,
     }
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

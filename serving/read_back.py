@@ -1,6 +1,7 @@
 """An export read again as anyone else would, and held against the checkpoint: every tensor, every value. No torch."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,15 @@ def read_back(
     Raises FoundBad naming the first tensor that is missing, too many, of another shape, or further from the
     checkpoint's values than rounding to `dtype` goes.
     """
+    for field, expected in asdict(model).items():
+        found = asdict(read_model(folder))[field]
+        if found != expected:
+            problem = f"says {field} {found}, and the run's model has {expected}"
+            raise FoundBad(str(folder / "config.json"), problem, _REMEDY)
     try:
         written = HuggingFaceWeights(folder, model)
     except UserError as error:
         raise FoundBad(str(folder), f"what was written {error.problem}", _REMEDY) from None
-    if read_model(folder) != model:
-        raise FoundBad(str(folder / "config.json"), "describes another model than the run's", _REMEDY)
     for name, shape in tensor_shapes(model).items():
         rows, cols = matrix_shape(shape)
         step = max(1, _BLOCK_VALUES // cols)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from trainwright.config.errors import FoundBad
 from trainwright.config.rundir import RunDir
+from trainwright.serving.engine_check import check_by_engine
 from trainwright.serving.export import ExportOptions, export_checkpoint
-from trainwright.serving.logits_check import compare_logits
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import (
@@ -20,7 +21,6 @@ from .real_runs import (
     QWEN3_MOE_UNSCALED,
     WHOLE,
     Model,
-    engines_logits,
     make_project,
     train,
 )
@@ -58,14 +58,15 @@ def digest(folder: Path) -> str:
 def test_transformers_logits_equal_the_engines(tmp_path: Path, model: Model) -> None:
     run = train(make_project(tmp_path, model), "short")
     export = exported(run, tmp_path / "export")
-    tokens, logits = engines_logits(run, tmp_path / "logits.npz")
-    assert compare_logits(export, tokens, logits)["max_rel"] <= 1e-5
+    checkpoint = find_checkpoint(str(run.path)).folder
+    assert check_by_engine(run.path, checkpoint, export) <= 1e-5
     # The comparison itself must see a wrong export.
     config = json.loads((export / "config.json").read_text())
     config["rope_theta"] = 100.0
     config.pop("rope_parameters", None)
     (export / "config.json").write_text(json.dumps(config))
-    assert compare_logits(export, tokens, logits)["max_rel"] > 1e-3
+    with pytest.raises(FoundBad, match=r"transformers' logits differ from the engine's by"):
+        check_by_engine(run.path, checkpoint, export)
 
 
 @pytest.mark.parametrize(("model", "layouts"), IN_ALL_LAYOUTS, ids=[model.family for model, _ in IN_ALL_LAYOUTS])

@@ -1,4 +1,4 @@
-"""Thirty-two ranks on one machine: a mixture of experts at TP2 x PP4 x EP4 is built, trained, saved, and resumed by eight."""
+"""Thirty-two ranks on one machine: a mixture of experts at TP2 x PP4 x EP4, trained, saved, and resumed by eight."""
 
 import threading
 import time
@@ -69,7 +69,7 @@ def test_thirty_two_and_eight(tmp_path: Path) -> None:
     began = time.monotonic()
     go_on(run, ["train.steps=8", *STEPS, *EIGHT])
     print(
-        f"32 ranks: start, 5 steps and save in {took_s:.0f} s, memory of all ranks {memory.largest_bytes / 2**30:.1f} GiB; "
+        f"32 ranks: start, 5 steps and save in {took_s:.0f} s, memory {memory.largest_bytes / 2**30:.1f} GiB; "
         f"8 ranks: 3 more steps in {time.monotonic() - began:.0f} s"
     )
     one = train(project, "one", ["train.steps=8", *STEPS, *ONE_RANK, "train.micro_batch_size=1"])

@@ -8,7 +8,7 @@ import pytest
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.serving.logits_check import compare_logits
 from trainwright.storage.building.build import BuildOptions, build_store
-from trainwright.storage.building.inputs.base import Selection
+from trainwright.storage.building.sources import Selection
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import (

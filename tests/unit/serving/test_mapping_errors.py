@@ -1,6 +1,7 @@
 """Every kind of mistake between an engine's parameters and Hugging Face's names: refused by export, tensor named."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from trainwright.config.errors import FoundBad
 from trainwright.config.rundir import RunDir
-from trainwright.serving import export, safetensors_file
+from trainwright.serving import export, model_files, safetensors_file
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.serving.safetensors_file import ReadRows
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
@@ -143,6 +144,30 @@ def test_written_under_another_name(run: RunDir, tmp_path: Path, mistake: str, m
     message = refused(run, tmp_path / "out")
     assert named in message
     assert "other values" in message
+
+
+IN_THE_CONFIG: dict[str, object] = {
+    "rope_theta": 100.0,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "norm_topk_prob": True,
+    "head_dim": 16,
+    "num_experts_per_tok": 1,
+}
+
+
+@pytest.mark.parametrize("field", IN_THE_CONFIG)
+def test_a_config_of_another_model(run: RunDir, tmp_path: Path, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes may be equal: only the numbers that come out are others."""
+    original = model_files.write_model_files
+
+    def wrong(place: RunDir, folder: Path, dtype: str) -> None:
+        original(place, folder, dtype)
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), field: IN_THE_CONFIG[field]}))
+
+    monkeypatch.setattr(export, "write_model_files", wrong)
+    assert re.search(r"config\.json: says \w+ .*, and the run's model has", refused(run, tmp_path / "out"))
 
 
 def test_a_header_that_points_beside_its_values(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
