@@ -28,6 +28,7 @@ _NOT_RUN = {  # every one needs its reason in the page
     "make quickstart",
     "make test",
     "trainwright sync myrun",
+    "trainwright evaluate exported/measured --tasks arc_easy,hellaswag --limit 100 --json",
     "trainwright data copy stores/code.zarr s3://bucket/stores/code.zarr",
     "trainwright data verify s3://bucket/stores/code.zarr",
     "trainwright doctor --profile mysite",
