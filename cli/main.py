@@ -28,6 +28,7 @@ COMMANDS = (
     "watch",
     "sync",
     "export",
+    "convert",
     "evaluate",
     "serve",
     "cluster",

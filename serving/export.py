@@ -1,10 +1,7 @@
 """From a checkpoint to a Hugging Face folder: read tensor by tensor, no model built, no torch."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +15,14 @@ from ..storage.checkpoints.checkpoint import Checkpoint, file_crc32c
 from ..storage.checkpoints.manifest import FILE_NAME as MANIFEST
 from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.checkpoints.tensor_source import WEIGHT
-from ..storage.durable import sync
 from .engine_check import check_by_engine
 from .model_files import write_model_files
 from .read_back import read_back
-from .safetensors_file import DType, ReadRows, Tensor, item_bytes, weights_digest, write_safetensors
+from .safetensors_file import DType, ReadRows, Tensor, item_bytes
+from .weight_files import DEFAULT_SHARD_BYTES, WeightFiles, new_folder
 
 RECORD = "trainwright.json"  # beside the weights: where they come from and their digest
 DTYPES: dict[str, DType] = {"bf16": "bfloat16", "fp32": "float32"}
-DEFAULT_SHARD_BYTES = 5_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +82,9 @@ def export_checkpoint(
     dtype = options.dtype or DTYPES[checkpoint.manifest.precision]
     model = read_model(run.model_config)
     tensors = _tensors(checkpoint, run, model, dtype)
-    with _new_folder(folder) as beside:
+    with new_folder(folder) as beside:
         checkpoint.check_files()
-        weights = _WeightFiles(beside, tensors, options.shard_bytes)
+        weights = WeightFiles(beside, tensors, options.shard_bytes)
         progress = _Progress(2 * weights.num_bytes, on_bytes)
         digest = weights.write(_reader(checkpoint), progress.add)
         write_model_files(run, beside, dtype)
@@ -121,41 +117,6 @@ class _Progress:
         self._on_bytes(self._done, self._total)
 
 
-class _WeightFiles:
-    """The split of sorted tensors over files of at most `shard_bytes` (a larger tensor has a file of its own)."""
-
-    def __init__(self, folder: Path, tensors: list[Tensor], shard_bytes: int) -> None:
-        self._folder = folder
-        self._shards: list[list[Tensor]] = [[]]
-        size = 0
-        for tensor in tensors:
-            if self._shards[-1] and size + tensor.num_bytes > shard_bytes:
-                self._shards.append([])
-                size = 0
-            self._shards[-1].append(tensor)
-            size += tensor.num_bytes
-        count = len(self._shards)
-        self.names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-        if count == 1:
-            self.names = ["model.safetensors"]
-        self.num_bytes = sum(tensor.num_bytes for tensor in tensors)
-
-    def write(self, read_rows: ReadRows, on_bytes: Callable[[int], None]) -> str:
-        """Write every file, and the index if there is more than one; returns the weights digest."""
-        digests: dict[str, str] = {}
-        for name, shard in zip(self.names, self._shards, strict=True):
-            digests |= write_safetensors(self._folder / name, shard, read_rows, on_bytes)
-        if len(self.names) > 1:
-            self._write_index()
-        return weights_digest((tensor for shard in self._shards for tensor in shard), digests)
-
-    def _write_index(self) -> None:
-        where = {tensor.name: name for name, shard in zip(self.names, self._shards, strict=True) for tensor in shard}
-        record = {"metadata": {"total_size": self.num_bytes}, "weight_map": where}
-        text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-        (self._folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-
-
 def _tensors(checkpoint: Checkpoint, run: RunDir, model: ModelShape, dtype: DType) -> list[Tensor]:
     """The tensors that the model's config calls for, by name; the checkpoint must have these and no others."""
     expected, found = tensor_shapes(model), checkpoint.shapes()
@@ -179,27 +140,6 @@ def _reader(checkpoint: Checkpoint) -> ReadRows:
         return values
 
     return read
-
-
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside `folder`, renamed to it if all goes well and removed if not."""
-    if folder.exists() or folder.is_symlink():
-        raise UserError(str(folder), "exists already", "give a new folder, or remove that one")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
-        yield beside
-        for path in beside.iterdir():
-            sync(path)
-        beside.rename(folder)
-    except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(folder)  # a failed write does not say of which file
-        raise
 
 
 def _write_record(path: Path, exported: Exported, checkpoint: Checkpoint) -> None:

@@ -108,6 +108,8 @@ def test_mistakes(
     if "--tasks" in arguments:
         pytest.importorskip("lm_eval")
     monkeypatch.chdir(exported.parent)
-    assert main(["evaluate", str(exported), *arguments]) == 2
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", str(exported), *arguments])
+    assert end.value.code == 2
     [line] = capsys.readouterr().err.splitlines()[-1:]
     assert words in line

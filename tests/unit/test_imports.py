@@ -24,7 +24,10 @@ ARROWS: dict[str, set[str]] = {
 }
 # Package: folders or files whose modules may import it; elsewhere nobody may, at the top or inside a function.
 HEAVY = {
-    "torch": ("parallelism", "serving/logits_check.py", "serving/perplexity.py", "serving/tasks.py"),
+    "torch": (
+        *("parallelism", "storage/foreign"),
+        *("serving/logits_check.py", "serving/perplexity.py", "serving/tasks.py"),
+    ),
     "megatron": ("parallelism",),
     "deepspeed": ("parallelism",),
     "transformers": (
