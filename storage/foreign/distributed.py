@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...config.errors import FoundBad
-from .pickles import Stub, load_pickle, load_torch
+from .pickles import load_pickle, load_torch
 
 METADATA = ".metadata"
+_PACKAGES = ("torch.distributed.checkpoint.", "megatron.core.dist_checkpointing.")
+"""Whose planners leave notes in the metadata that nobody needs."""
 _REMEDY = "copy it again, or convert it with its own tools"
 
 
@@ -22,7 +24,7 @@ class DistributedCheckpoint:
     def __init__(self, folder: Path) -> None:
         """Raises FoundBad if the metadata is damaged, or names what no checkpoint needs."""
         self._folder = folder
-        metadata = load_pickle(folder / METADATA, _allowed())
+        metadata = load_pickle(folder / METADATA, _allowed(), _PACKAGES)
         self._stored = {
             (index.fqn, tuple(index.offset)): info
             for index, info in metadata.storage_data.items()
@@ -90,15 +92,4 @@ def _allowed() -> dict[str, Any]:
     allowed |= {"torch.serialization._get_layout": torch.serialization._get_layout}
     allowed |= {f"torch.{name}": getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
     allowed |= {f"torch.{name}": getattr(torch, name) for name in ("int64", "int32", "uint8", "bool")}
-    # What Megatron-LM's planner leaves there about tensors that it flattened.
-    return allowed | {"megatron.core.dist_checkpointing.strategies.torch.MCoreMetadata": _MegatronMetadata}
-
-
-class _MegatronMetadata(Stub):
-    """torch's Metadata with a field more."""
-
-    state_dict_metadata: dict[str, Any]
-    storage_data: dict[Any, Any]
-
-    def __setstate__(self, state: Any) -> None:
-        self.__dict__.update(state)
+    return allowed

@@ -12,32 +12,38 @@ _REMEDY = "copy it again, or convert it with its own tools"
 
 
 class Stub:
-    """Stands where a class of another package would: it holds state that nobody looks at."""
+    """Stands where a class of another package would: it holds that one's state, and does nothing."""
 
     def __init__(self, *args: Any, **_: Any) -> None:
         self.args = args
 
     def __setstate__(self, state: Any) -> None:
-        self.state = state
+        if isinstance(state, dict):
+            self.__dict__.update(state)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BufferedIOBase, allowed: Mapping[str, Any]) -> None:
+    def __init__(self, file: io.BufferedIOBase, allowed: Mapping[str, Any], packages: tuple[str, ...]) -> None:
         super().__init__(file)
-        self._allowed = allowed
+        self._allowed, self._packages = allowed, packages
 
     def find_class(self, module: str, name: str) -> Any:
         found = self._allowed.get(f"{module}.{name}")
+        if found is None and module.startswith(self._packages):
+            return Stub
         if found is None:
             raise pickle.UnpicklingError(f"names {module}.{name}, which is not loaded")
         return found
 
 
-def load_pickle(path: Path, allowed: Mapping[str, Any]) -> Any:
-    """What a pickle holds, of the classes `allowed` by their full names. FoundBad if it is damaged or names others."""
+def load_pickle(path: Path, allowed: Mapping[str, Any], packages: tuple[str, ...]) -> Any:
+    """What a pickle holds, of the classes `allowed` by their full names, and of Stubs for others of `packages`.
+
+    Raises FoundBad if it is damaged, or names anything else.
+    """
     try:
         with path.open("rb") as file:
-            return _Unpickler(file, allowed).load()
+            return _Unpickler(file, allowed, packages).load()
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise FoundBad(str(path), f"cannot be read safely ({error})", _REMEDY) from None
 

@@ -14,7 +14,9 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
+from trainwright.config.model import read_model
 from trainwright.storage.building.build import BuildOptions, build_store
+from trainwright.storage.checkpoints.tensor_names import tensor_shapes
 
 from ..docs_pages import DOCS, ROOT, Command, TextFile, is_printed, read_page
 from ..unit.storage.building.inputs.files import write_pair
@@ -110,7 +112,18 @@ def write_own_files(folder: Path) -> None:
     shutil.copytree(folder / "old.zarr" / "tokenizer", folder / "path" / "to" / "tokenizer")
     shutil.rmtree(folder / "old.zarr")
     write_tokenizer(folder / "fim-tokenizer")
+    _write_theirs(folder)
     write_pair(folder / "corpus_text_document", [[[70, 71, 72]], [[80, 81]]])
+
+
+def _write_theirs(folder: Path) -> None:
+    """A checkpoint of somebody else's training script."""
+    import torch
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    shapes = tensor_shapes(read_model(folder / "presets" / "tiny-llama"))
+    tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
+    save({"model": tensors}, checkpoint_id=folder / "theirs", no_dist=True)
 
 
 @pytest.fixture(scope="module")
