@@ -87,10 +87,13 @@ class Guards:
         if self._config.spike == "off" or not math.isfinite(tried.grad_norm):
             return True
         words = self._spikes.words(tried.loss, tried.grad_norm)
+        if self._config.spike == "warn":  # rank 0's word is enough
+            self._found = ("spike", words) if words else None
+            return True
         if all_agree(not words):
             return True
         self._found = "spike", words
-        return self._config.spike == "warn"
+        return False
 
     def _act(self, kind: str, words: str, result: StepResult, step: int) -> Guarded:
         """Record what was found, and do what the run file says."""
@@ -102,14 +105,13 @@ class Guards:
         if action == "rollback":
             self._require_rollbacks_left(step, words)
             return Guarded(result=result, roll_back=True)
-        if action == "skip":
-            self._skipped += 1
-            if self._skipped > self._config.most_skipped:
-                raise UserError(
-                    "guards.most_skipped",
-                    f"{self._skipped} updates in a row had to be skipped, up to step {step} ({words})",
-                    "lower the learning rate, or continue from an earlier checkpoint",
-                )
+        self._skipped = self._skipped + 1 if action == "skip" else 0
+        if self._skipped > self._config.most_skipped:
+            raise UserError(
+                "guards.most_skipped",
+                f"{self._skipped} updates in a row had to be skipped, up to step {step} ({words})",
+                "lower the learning rate, or continue from an earlier checkpoint",
+            )
         return Guarded(result=result)
 
     def _require_rollbacks_left(self, step: int, words: str) -> None:

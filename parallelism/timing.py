@@ -48,7 +48,12 @@ class Timing:
     def __init__(self, run: RunConfig, run_dir: RunDir, attempt: int, me: Rank, ledger: LedgerWriter) -> None:
         self._every, self._ratio = run.guards.timing_every, run.guards.straggler
         self._path, self._me, self._ledger = run_dir.rank_times(attempt), me, ledger
+        self._waited_before_s = RECORD.seconds
         self._begin()
+
+    def step_begins(self) -> None:
+        """From here on waiting counts as that of a step; that for saves and evaluations does not."""
+        self._waited_before_s = RECORD.seconds
 
     def data_took(self, seconds: float) -> None:
         """Seconds for which a step waited for its batch."""
@@ -58,6 +63,7 @@ class Timing:
         """A step was finished; now and then all ranks gather."""
         self._steps += 1
         self._step_s += seconds
+        self._waited_s += RECORD.seconds - self._waited_before_s
         if self._every is None or self._steps < self._every or self._me.world_size == 1:
             return
         texts = texts_at_rank_zero(json.dumps(asdict(self._mine())))
@@ -66,8 +72,7 @@ class Timing:
         self._begin()
 
     def _begin(self) -> None:
-        self._steps, self._step_s, self._data_s = 0, 0.0, 0.0
-        self._waited_before_s = RECORD.seconds
+        self._steps, self._step_s, self._data_s, self._waited_s = 0, 0.0, 0.0, 0.0
 
     def _mine(self) -> RankTimes:
         on_gpu = torch.cuda.is_available()
@@ -76,7 +81,7 @@ class Timing:
             host=socket.gethostname(),
             step_s=self._step_s / self._steps,
             data_s=self._data_s / self._steps,
-            waiting_s=None if on_gpu else (RECORD.seconds - self._waited_before_s) / self._steps,
+            waiting_s=None if on_gpu else self._waited_s / self._steps,
             tflops=matrix_product(0.05 if on_gpu else 0.005)[0],
         )
 

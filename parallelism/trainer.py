@@ -135,21 +135,8 @@ class _Training:
         recorded = recording(self._run, self._run_dir, self._attempt, self._me)
         with closing(self._batches), closing(self._evaluation), recorded as recorder:
             while progress.step < self._run.train.steps and not stop.agreed(progress.step):
-                began = time.perf_counter()
-                rate = learning_rate(self._run.train, progress.step + 1)
-                samples = self._read(progress.position)
-                guarded = self._guards.train(self._engine, samples, rate, progress.step + 1)
-                progress = self._advance(progress, guarded.result)
-                seconds = time.perf_counter() - began
-                stop.step_took(seconds)
-                watchdog.step_done(progress.step, seconds)
-                if not guarded.roll_back:
-                    with watchdog.evaluating():
-                        progress = replace(progress, held_out=self._evaluation.after(progress.step, self._engine))
-                if recorder:
-                    recorder.step(step_record(progress.step, guarded.result, rate, seconds, progress.held_out))
-                self._timing.step_done(progress.step, seconds)
-                if guarded.roll_back:
+                progress, roll_back = self._step(progress, recorder, stop, watchdog)
+                if roll_back:
                     progress = self._roll_back(progress, recorder, watchdog)
                     begun, unsaved = min(begun, progress.step), False
                     continue
@@ -165,6 +152,27 @@ class _Training:
         if finished and self._me.rank == 0:
             draw(self._run_dir)
         return finished
+
+    def _step(
+        self, progress: Progress, recorder: Recorder | None, stop: StopAgreement, watchdog: Watchdog
+    ) -> tuple[Progress, bool]:
+        """One step, perhaps an evaluation, and the record of both; where training is, and whether to go back."""
+        began = time.perf_counter()
+        self._timing.step_begins()
+        rate = learning_rate(self._run.train, progress.step + 1)
+        samples = self._read(progress.position)
+        guarded = self._guards.train(self._engine, samples, rate, progress.step + 1)
+        progress = self._advance(progress, guarded.result)
+        seconds = time.perf_counter() - began
+        self._timing.step_done(progress.step, seconds)
+        stop.step_took(seconds)
+        watchdog.step_done(progress.step, seconds)
+        if not guarded.roll_back:
+            with watchdog.evaluating():
+                progress = replace(progress, held_out=self._evaluation.after(progress.step, self._engine))
+        if recorder:
+            recorder.step(step_record(progress.step, guarded.result, rate, seconds, progress.held_out))
+        return progress, guarded.roll_back
 
     def _read(self, position: int) -> Samples:
         began = time.perf_counter()
