@@ -35,6 +35,9 @@ class ParallelismConfig(Section):
     zero: Literal[0, 1, 2, 3] = 1
     """What data parallel and context ranks share: 0 nothing (megatron only), 1 the optimizer's state (megatron's
     distributed optimizer), 2 gradients too, 3 weights too (2 and 3: deepspeed only)."""
+    overlap: bool = False
+    """Reduce gradients while the backward pass goes on, and gather the weights that data ranks share while the forward
+    pass does. The results are the same; memory and bandwidth are shared with the computation."""
     offload: Literal["none", "cpu", "nvme"] = "none"
     """Where deepspeed keeps the optimizer's state: with the weights, in the node's memory, or on its disks (zero 3)."""
     offload_folder: str | None = None

@@ -84,6 +84,7 @@ def settings_of(run: RunConfig, model: ModelShape, layout: Layout) -> dict[str, 
     parallel, train = run.parallelism, run.train
     zero: dict[str, Any] = {
         "stage": parallel.zero,
+        "overlap_comm": parallel.overlap or parallel.zero == 3,  # DeepSpeed's own choice for 3
         # Buckets of 500 million numbers, the default, would be allocated whole.
         "reduce_bucket_size": 50_000_000,
         "allgather_bucket_size": 50_000_000,

@@ -5,6 +5,7 @@ Imported only after compat.prepare().
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
-from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
-from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.transformer import TransformerConfig
@@ -32,6 +33,7 @@ from .context import ContextShare
 from .model import build_model, initialize_groups, transformer_config
 from .rotary import RestartingRotary
 from .routers import Routers
+from .settings import ddp_config, optimizer_config, overlap
 from .state import MegatronState
 
 _Loss = tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]  # sum of losses, counted tokens, report
@@ -49,8 +51,10 @@ class MegatronEngine:
         config = transformer_config(run, model, layout)
         self._chunks = [self._build(config, number) for number in range(layout.virtual_pipeline)]
         self._gpts = {chunk: unwrap_model(chunk) for chunk in self._chunks}
-        self._optimizer = get_megatron_optimizer(_optimizer_config(run), self._chunks)
+        self._optimizer = get_megatron_optimizer(optimizer_config(run), self._chunks)
         config.finalize_model_grads_func = finalize_model_grads
+        if run.parallelism.overlap:
+            overlap(config, self._chunks)
         self._state = MegatronState([*self._gpts.values()], self._optimizer, model, layout, self._place)
         self._share = ContextShare.of(layout, self._place)
         self._micro_batches = MicroBatches(self._share, run.train.micro_batch_size, self._device)
@@ -67,7 +71,7 @@ class MegatronEngine:
         if run.train.precision == "bf16":
             chunk = Float16Module(config, chunk)
         # Of several chunks only the first one's gradients are cut into buckets, as in megatron-core's own training.
-        return DistributedDataParallel(config, _ddp_config(run), chunk, disable_bucketing=number > 0)
+        return DistributedDataParallel(config, ddp_config(run), chunk, disable_bucketing=number > 0)
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """See Engine."""
@@ -111,7 +115,7 @@ class MegatronEngine:
             chunk.eval()
         if self._routers:
             self._routers.begin_step(samples)
-        with torch.no_grad():
+        with torch.no_grad(), self._gathered():
             mean, tokens, _ = self._run_microbatches(samples, forward_only=True)
         return mean * tokens, tokens
 
@@ -138,7 +142,7 @@ class MegatronEngine:
 
             return output, keep
 
-        with torch.no_grad():
+        with torch.no_grad(), self._gathered():
             self._forward_backward(
                 forward_step_func=forward,
                 data_iterator=self._for_each_chunk(lambda: iter(torch.split(rows, 1))),
@@ -149,6 +153,16 @@ class MegatronEngine:
                 forward_only=True,
             )
         return torch.cat(collected)[: len(tokens)].numpy() if collected else None
+
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
+        """All weights are there, and no forward pass gathers any meanwhile."""
+        hooked = [chunk for chunk in self._chunks if chunk.use_forward_hook]
+        for chunk in hooked:
+            chunk.disable_forward_pre_hook(param_sync=True)
+        yield
+        for chunk in hooked:
+            chunk.enable_forward_pre_hook()
 
     def _update(self, norm: float) -> bool:
         """Clip and step, given the norm before clipping; whether it was applied.
@@ -209,28 +223,3 @@ class MegatronEngine:
         total = (losses * batch.counted).sum()
         tokens = batch.counted.sum().to(torch.int)
         return total, tokens, {"sums": torch.stack([total.detach().double(), tokens.double()])}
-
-
-def _ddp_config(run: RunConfig) -> DistributedDataParallelConfig:
-    return DistributedDataParallelConfig(
-        grad_reduce_in_fp32=True,
-        overlap_grad_reduce=False,
-        use_distributed_optimizer=run.parallelism.zero == 1,
-        check_for_nan_in_grad=False,
-    )
-
-
-def _optimizer_config(run: RunConfig) -> OptimizerConfig:
-    adam = run.train.optimizer
-    return OptimizerConfig(
-        optimizer="adam",
-        lr=adam.lr,
-        weight_decay=adam.weight_decay,
-        adam_beta1=adam.betas[0],
-        adam_beta2=adam.betas[1],
-        adam_eps=adam.eps,
-        clip_grad=adam.clip_norm,
-        bf16=run.train.precision == "bf16",
-        params_dtype=torch.bfloat16 if run.train.precision == "bf16" else torch.float32,
-        use_distributed_optimizer=run.parallelism.zero == 1,
-    )

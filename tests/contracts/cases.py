@@ -83,6 +83,11 @@ MEGATRON = [
     case("cp2-ep2", QWEN3_MOE, 2, context=2, expert=2),
     case("tp2-sp-cp2-ep4", QWEN2_MOE, 4, tensor=2, sequence=True, context=2, expert=4),
     case("dense-first-pp2", DENSE_FIRST, 4, pipeline=2, expert=2),
+    case("dp2-overlap", QWEN2, 2, zero=1, overlap=True),
+    case("dp2-zero0-overlap", LLAMA, 2, zero=0, overlap=True),
+    case("pp2-vpp2-dp2-overlap", LLAMA_TIED, 4, pipeline=2, virtual_pipeline=2, overlap=True),
+    case("tp2-pp2-dp2-overlap", LLAMA, 8, tensor=2, pipeline=2, sequence=True, overlap=True),
+    case("ep2-copies-overlap", QWEN3_MOE, 4, expert=2, overlap=True),
     case("tp2-pp2-ep2-recompute", QWEN3_MOE, 8, "train.recompute=full", tensor=2, pipeline=2, sequence=True, expert=2),
 ]
 DEEPSPEED = [
@@ -110,13 +115,14 @@ DEEPSPEED = [
     case("ep2-zero1", MIXTRAL, 2, engine="deepspeed", zero=1, expert=2),
     case("ep2-zero2-shared", QWEN2_MOE, 2, engine="deepspeed", zero=2, expert=2),
     case("ep2-zero1-copies", QWEN3_MOE, 4, engine="deepspeed", zero=1, expert=2),
+    case("zero2-overlap", LLAMA, 2, engine="deepspeed", zero=2, overlap=True),
     case("ep2-zero3", QWEN3_MOE_UNSCALED, 2, engine="deepspeed", zero=3, expert=2),
 ]
 IN_TEST = {
     "tp2-sp",
     "tp4-few-kv-heads",
     "pp2-vpp2-uneven-tied",
-    "dp2-zero1",
+    "dp2-overlap",
     "cp2-restart",
     "tp2-sp-cp2",
     "ep2-copies",
