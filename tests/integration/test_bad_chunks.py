@@ -11,7 +11,7 @@ from trainwright.launchers.follow import wait_for_end
 from trainwright.tracking.ledger import read_ledger
 
 from ..unit.storage.tokens.test_reader import flip
-from .real_runs import LAYOUTS, Model, curve, finish, largest_difference, make_project, start
+from .real_runs import IN_MATRIX, LAYOUTS, Model, curve, finish, largest_difference, make_project, start
 
 pytestmark = pytest.mark.ranks
 
@@ -24,6 +24,7 @@ def stopped(run: RunDir) -> str:
     return "".join(path.read_text() for path in Path(last.log).parent.glob("0000*.log"))
 
 
+@IN_MATRIX
 def test_a_run_goes_on_without_a_bad_chunk(tmp_path: Path) -> None:
     run_file = make_project(tmp_path, Model("llama", False))
     (shard,) = (run_file.parent / "store.zarr" / "c").iterdir()

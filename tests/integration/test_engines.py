@@ -14,7 +14,6 @@ from .real_runs import (
     MOE_LAYOUTS,
     ONE_RANK,
     QWEN2_MOE,
-    WHOLE,
     Model,
     curve,
     digests,
@@ -29,11 +28,10 @@ STEPS = 20
 DENSE = {name: LAYOUTS[name] for name in ("tp2_sp", "tp2_pp2", "pp2_vpp2", "cp2", "dp2")} | DEEPSPEED_LAYOUTS
 EXPERTS = {name: MOE_LAYOUTS[name] for name in ("ep2_zero", "etp2", "pp2_ep2", "cp2_ep2", "tp2_sp")} | DEEPSPEED_LAYOUTS
 KINDS = {"dense": (Model("llama", tied=True), DENSE), "moe": (QWEN2_MOE, EXPERTS)}
-IN_TEST = ("zero3",)
 ROUTER = ["train.router.z_loss_coef=1.0e-3"]
 
 
-@pytest.fixture(scope="module", params=[*KINDS] if WHOLE else ["moe"])
+@pytest.fixture(scope="module", params=[*KINDS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -47,7 +45,7 @@ def project(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference(project: Path, kind: str) -> RunDir:
     """megatron-core on one rank; it keeps every step's state."""
     kept = ["checkpoint.every_steps=1", "checkpoint.keep=100"]
-    return train(project, "reference", [f"train.steps={STEPS + 1 if WHOLE else 5}", *kept, *_router(kind)])
+    return train(project, "reference", [f"train.steps={STEPS + 1}", *kept, *_router(kind)])
 
 
 def _router(kind: str) -> list[str]:
@@ -65,16 +63,16 @@ def test_deepspeed_makes_each_of_megatrons_steps(project: Path, kind: str, refer
     assert worst <= 1e-5
 
 
+@IN_MATRIX
 def test_one_state_saved_by_all_is_one_checkpoint(project: Path, kind: str, reference: RunDir) -> None:
     """Loaded and saved again, without a step: every tensor of every slot, bit by bit."""
     expected = digests(reference.checkpoint(5), project)
     assert len(set(expected.values())) > len(expected) // 2
     for name, layout in KINDS[kind][1].items():
-        if WHOLE or name in IN_TEST:
-            start = [f"checkpoint.resume_from={reference.checkpoint(5)}", "train.steps=5"]
-            run = train(project, f"again-{name}", [*start, *layout])
-            assert digests(run.checkpoint(5), project) == expected, name
-            print(f"{kind}: {name}: {len(expected)} tensors equal")
+        start = [f"checkpoint.resume_from={reference.checkpoint(5)}", "train.steps=5"]
+        run = train(project, f"again-{name}", [*start, *layout])
+        assert digests(run.checkpoint(5), project) == expected, name
+        print(f"{kind}: {name}: {len(expected)} tensors equal")
 
 
 @IN_MATRIX

@@ -27,11 +27,11 @@ from .vllm_parity import Target, compare_greedy
 pytestmark = [pytest.mark.vllm, pytest.mark.ranks, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(scope="module", params=["dense", "moe"])
+@pytest.fixture(scope="module", params=["dense", *(["moe"] if WHOLE else [])])
 def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """One quickstart, whole, its endpoint left running; its closing record, and its `folder`."""
     folder = tmp_path_factory.mktemp("quickstart") / "quickstart"
-    kind = [] if request.param == "dense" else ["--moe"] if WHOLE else ["--moe", "train.steps=40"]
+    kind = [] if request.param == "dense" else ["--moe"]
     command = [*CLI, "quickstart", *kind, "--folder", str(folder), "--keep-serving", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -43,8 +43,7 @@ def quickstart(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def test_loss_falls_and_a_completion_is_shown(quickstart: dict[str, Any]) -> None:
-    whole = WHOLE or "moe" not in Path(quickstart["run"]).name
-    assert quickstart["last_loss"] <= (0.6 if whole else 0.85) * quickstart["first_loss"]
+    assert quickstart["last_loss"] <= 0.6 * quickstart["first_loss"]
     assert quickstart["completion"].strip()
     assert quickstart["logits_max_rel"] <= 1e-5
     assert Path(quickstart["loss_plot"]).read_bytes().startswith(b"\x89PNG")

@@ -13,12 +13,13 @@ from trainwright.config.rundir import RunDir
 from trainwright.tracking.ledger import LedgerWriter
 
 from .faulty_runs import ToyProject, ToyRun, toy_files
+from .real_runs import WHOLE
 
 if TYPE_CHECKING:
     from .conftest import Done, User
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
-_WAITING = 100
+_WAITING = 100 if WHOLE else 30
 _SQUEUE = '#!/bin/sh\necho "$*" >> "{calls}"\nexec {squeue} "$@"\n'
 
 
