@@ -13,6 +13,12 @@ HELD_OUT = "held_out"
 
 def best_step(run: RunDir) -> int | None:
     """Step of the committed checkpoint with the lowest mean loss over the held-out stores; None if none has one."""
+    losses = held_out_losses(run)
+    return min(losses, key=lambda step: (losses[step], -step)) if losses else None
+
+
+def held_out_losses(run: RunDir) -> dict[int, float]:
+    """Step -> mean loss over the held-out stores, of each committed checkpoint that has one."""
     losses = {}
     for step in committed_steps(run):
         try:
@@ -22,4 +28,4 @@ def best_step(run: RunDir) -> int | None:
         mean = sum(held_out.values()) / len(held_out) if held_out else math.nan
         if math.isfinite(mean):
             losses[step] = mean
-    return min(losses, key=lambda step: (losses[step], -step)) if losses else None
+    return losses

@@ -95,5 +95,7 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert committed_steps(run) == [best, 14]
     assert best_step(run) == best
     assert find_checkpoint(f"{run.path}@best").manifest.step == best
+    assert main(["status", str(run.path)]) == 0
+    assert f"best     step {best}, held-out loss " in capsys.readouterr().out
     assert main(["export", f"{run.path}@best", str(tmp_path / "best"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == best
