@@ -94,7 +94,7 @@ class ZeroCheckpoint:
             length = flat[group].numel()
             first, last = max(start, before), min(start + size, before + length)
             if first < last:
-                parts.append(flat[group][first - before : last - before].float().numpy())
+                parts.append(flat[group][first - before : last - before].detach().float().numpy())
             before += length
         return parts or [np.empty(0, np.float32)]
 
@@ -105,7 +105,7 @@ class ZeroCheckpoint:
         for piece in flat if isinstance(flat, list) else [flat]:
             first, last = max(start, before), min(start + size, before + piece.numel())
             if first < last:
-                parts.append(piece[first - before : last - before].float().numpy())
+                parts.append(piece[first - before : last - before].detach().float().numpy())
             before += piece.numel()
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
