@@ -36,7 +36,9 @@ def load_model(folder: Path, dtype: str | None, device: str | None) -> Any:
     """The exported model, to be evaluated; `dtype` None is that of the weights, `device` None a GPU if there is one."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of tensors that are loaded: nobody waits for them
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype) if dtype else "auto")
     return model.to(place).eval()
