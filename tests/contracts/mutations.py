@@ -108,10 +108,10 @@ def _bias_decay() -> None:
 
     original = MegatronEngine.train_step
 
-    def decaying(self: Any, *args: Any) -> Any:
+    def decaying(self: Any, *args: Any, **kwargs: Any) -> Any:
         for group in self._optimizer.param_groups:
             group["wd_mult"] = 1.0
-        return original(self, *args)
+        return original(self, *args, **kwargs)
 
     vars_of(MegatronEngine, train_step=decaying)
 
@@ -121,9 +121,9 @@ def _last_micro_batch_dropped() -> None:
 
     original = MegatronEngine._run_microbatches
 
-    def shortened(self: Any, samples: Any) -> Any:
+    def shortened(self: Any, samples: Any, **kwargs: Any) -> Any:
         keep = len(samples.tokens) - self._run.train.micro_batch_size
-        return original(self, replace(samples, tokens=samples.tokens[:keep], counted=samples.counted[:keep]))
+        return original(self, replace(samples, tokens=samples.tokens[:keep], counted=samples.counted[:keep]), **kwargs)
 
     vars_of(MegatronEngine, _run_microbatches=shortened)
 

@@ -13,9 +13,9 @@ def with_faults(engine: type) -> type:
             super().__init__(run, model, layout, rank)
             self._faults = Faults(rank)
 
-        def train_step(self, *args: Any) -> Any:
+        def train_step(self, *args: Any, **kwargs: Any) -> Any:
             self._faults.before_step()
-            return super().train_step(*args)
+            return super().train_step(*args, **kwargs)
 
         def owned_state(self) -> Any:
             self._faults.before_save()
