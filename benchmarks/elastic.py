@@ -4,29 +4,15 @@ Run: make test-elastic ARGS="--trials 50 --seed N". The log, benchmarks/results/
 so that trials that were stopped go on: the same seed, --first. Exit code 1 if one was not passed.
 """
 
-import argparse
-import os
-import random
 import sys
 
-from .whole_tests import ROOT, WholeRun
+from .whole_tests import numbered_parser, run_numbered
 
 
 def main() -> int:
     """Run trials, and keep what they said."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
-    parser.add_argument("--first", type=int, default=0, help="number of the first trial; later ones add to the log")
-    arguments = parser.parse_args()
-    print(f"seed {arguments.seed}", flush=True)
-    os.environ |= {f"ELASTIC_{name.upper()}": str(value) for name, value in vars(arguments).items()}
-    run = WholeRun(["tests/integration/test_elastic.py"], [])
-    said = run.said("trial")
-    print(run.output if run.exit_code else "\n".join(said))
-    title = f"Elastic resume, seed {arguments.seed}; run by `make test-elastic`."
-    run.add_to(ROOT / "benchmarks" / "results" / "elastic.txt", title, said, anew=not arguments.first)
-    return run.exit_code
+    arguments = numbered_parser(__doc__, "trials", 50).parse_args()
+    return run_numbered("elastic", "trial", arguments, "elastic.txt", "Elastic resume, by `make test-elastic`")
 
 
 if __name__ == "__main__":

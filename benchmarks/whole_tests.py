@@ -1,6 +1,8 @@
 """Runs tests in full, where `make test` runs a part of their cases, and says which passed: results that are kept."""
 
+import argparse
 import os
+import random
 import re
 import subprocess
 import sys
@@ -46,3 +48,24 @@ class WholeRun:
         """How many passed, and how long it took."""
         end = next((line for line in reversed(self.lines) if re.search(r"\d+ (passed|failed)", line)), "no test ran")
         return f"{re.sub(r' in [0-9.]+s.*', '', end).strip('= ')} in {self._seconds:.0f} s"
+
+
+def numbered_parser(description: str | None, what: str, count: int) -> argparse.ArgumentParser:
+    """Options of tests that are drawn from a seed and a number, so that they go on where they were stopped."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(f"--{what}", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--first", type=int, default=0, help="number of the first one; later ones add to the log")
+    return parser
+
+
+def run_numbered(test: str, word: str, arguments: argparse.Namespace, log: str, title: str) -> int:
+    """Run tests/integration/test_TEST.py, told of the arguments as $TEST_...; keep the lines that begin with `word`."""
+    print(f"seed {arguments.seed}", flush=True)
+    os.environ |= {f"{test.upper()}_{name.upper()}": str(value) for name, value in vars(arguments).items()}
+    run = WholeRun([f"tests/integration/test_{test}.py"], [])
+    said = run.said(word)
+    print(run.output if run.exit_code else "\n".join(said))
+    title = f"{title}, seed {arguments.seed}"
+    run.add_to(ROOT / "benchmarks" / "results" / log, title, said, anew=not arguments.first)
+    return run.exit_code

@@ -26,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from ..config.errors import UserError
+    from ..config.versions import require_installed
     from ..serving.convert import convert
 
     source, config = Path(arguments.source), Path(arguments.model)
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = config / "config.json"
     if not config.is_file():
         raise UserError(f"--model {config}", "no such file", "give a Hugging Face config.json")
+    require_installed("convert", ("torch",), "train")
     converted = convert(source, Path(arguments.folder), config, arguments.dtype)
     text = (
         f"converted {converted.num_tensors} tensors of {converted.source} to {converted.folder}: "

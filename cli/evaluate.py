@@ -36,27 +36,30 @@ def run(arguments: argparse.Namespace) -> int:
     from pathlib import Path
 
     from ..config.errors import UserError
+    from ..config.versions import require_installed
     from ..serving.models import find_model
+    from ..serving.perplexity import choose_device
     from ..serving.tasks import TaskOptions, run_tasks
 
     names = [name for name in (arguments.tasks or "").split(",") if name]
     if not arguments.store and not names:
         raise UserError("evaluate", "nothing to measure is given", "give --store or --tasks")
-    for option in ("tokens", "length", "limit", "batch_size"):
+    for option, least in (("tokens", 1), ("length", 2), ("limit", 1), ("fewshot", 0), ("batch_size", 1)):
         value = getattr(arguments, option)
-        least = 2 if option == "length" else 1
         if value is not None and value < least:
             raise UserError(f"--{option.replace('_', '-')}", f"{value} is too small", f"give {least} or more")
     if arguments.include_path and not Path(arguments.include_path).is_dir():
         raise UserError("--include-path", f"{arguments.include_path} is no folder", "give one with the tasks' YAML")
+    require_installed("evaluate", ("torch", "transformers"), "train")
+    device = choose_device(arguments.device)
     folder = find_model(arguments.model).folder
-    stores = _perplexities(arguments, folder)
+    stores = _perplexities(arguments, folder, device)
     options = TaskOptions(
         include_path=Path(arguments.include_path) if arguments.include_path else None,
         limit=arguments.limit,
         num_fewshot=arguments.fewshot,
         batch_size=arguments.batch_size,
-        device=arguments.device,
+        device=device,
         dtype=arguments.dtype,
     )
     tasks = run_tasks(folder, names, options) if names else {}
@@ -65,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _perplexities(arguments: argparse.Namespace, folder: Any) -> "list[Perplexity]":
+def _perplexities(arguments: argparse.Namespace, folder: Any, device: str) -> "list[Perplexity]":
     from ..config.errors import UserError
     from ..serving.perplexity import load_model, perplexity_of
     from ..storage.tokens.locations import locate
@@ -76,7 +79,7 @@ def _perplexities(arguments: argparse.Namespace, folder: Any) -> "list[Perplexit
         read_info(place)  # a mistake is said before the model is loaded
     if not places:
         return []
-    model = load_model(folder, arguments.dtype, arguments.device)
+    model = load_model(folder, arguments.dtype, device)
     most = int(getattr(model.config, "max_position_embeddings", 2048))
     length = arguments.length or min(most, 2048)
     if length > most:

@@ -47,18 +47,18 @@ def _one(arguments: argparse.Namespace, run_dir: "RunDir") -> int:
     from ..config.loading import load_frozen
     from ..launchers.fair_share import priority_text, read_priority
     from ..launchers.status import read_status
-    from ..storage.checkpoints.best import best_step, held_out_losses
+    from ..storage.checkpoints.checkpoint import best_step, held_out_losses
     from ..tracking.gpu_usage import NOT_MEASURED, read_usage
 
     now = read_status(run_dir)
     gpus = read_usage(run_dir, now.attempt, _RECENT_S if now.state == "running" else None)
     record = asdict(now) | {"gpus": gpus.record() if gpus else None}
     text = status_text(now, gpus.text() if gpus else NOT_MEASURED)
-    best = best_step(run_dir)
+    losses = held_out_losses(run_dir)
+    best = best_step(losses)
     if best is not None:
-        loss = held_out_losses(run_dir)[best]
-        record["best"] = {"step": best, "held_out_loss": loss}
-        text += f"\nbest     step {best}, held-out loss {loss:.4f}: {run_dir.name}@best"
+        record["best"] = {"step": best, "held_out_loss": losses[best]}
+        text += f"\nbest     step {best}, held-out loss {losses[best]:.4f}: {run_dir.name}@best"
     if now.state == "queued" and now.job_id:
         priority = read_priority(load_frozen(run_dir.run_yaml).cluster, now.job_id)
         record["priority"] = asdict(priority) if priority else None

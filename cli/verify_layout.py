@@ -63,14 +63,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_packages(given: "RunConfig") -> None:
-    from ..config.errors import UserError
-    from ..config.versions import installed_versions
+    from ..config.versions import require_installed
 
-    engine = {"megatron": "megatron-core", "deepspeed": "deepspeed"}[given.parallelism.engine]
-    missing = [package for package in ("torch", engine, "transformers") if package not in installed_versions()]
-    if missing:
-        remedy = "pip install 'trainwright[train]'" + (" 'trainwright[deepspeed]'" if engine == "deepspeed" else "")
-        raise UserError("verify-layout", f"{', '.join(missing)} is not installed here", remedy)
+    engine, extra = {"megatron": ("megatron-core", "train"), "deepspeed": ("deepspeed", "train,deepspeed")}[
+        given.parallelism.engine
+    ]
+    require_installed("verify-layout", ("torch", engine, "transformers"), extra)
 
 
 def _verify(given: "RunConfig", model: "ModelShape", folder: "Path") -> dict[str, Any]:

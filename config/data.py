@@ -1,37 +1,19 @@
 """The `data` section: which token stores are read, and in what order."""
 
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .base import Section
 from .fill_in_the_middle import FillInTheMiddle
-from .urls import check_url, is_url
+from .stores import Store
 
 
-class Source(Section):
+class Source(Store):
     """One token store and its share of the mixture."""
 
-    store: str
-    """Folder of a token store, relative to the run file, or its URL in an object store, such as
-    s3://bucket/store.zarr; credentials come from the environment (docs/token-store.md)."""
-    generation: int | None = Field(default=None, ge=1)
-    """Generation of the store (`data append` makes the next); the newest, if not given, when the run is submitted."""
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    """What `data.stages` and reports call this store; its folder's name without `.zarr`, if not given."""
     weight: float = Field(default=1.0, gt=0)
     """Share of the samples that come from this store, relative to the other weights."""
-
-    @field_validator("store")
-    @classmethod
-    def _place(cls, store: str) -> str:
-        return check_url(store) if is_url(store) else store
-
-    @property
-    def label(self) -> str:
-        """Its name, given or not."""
-        return self.name or PurePath(self.store).name.removesuffix(".zarr") or self.store
 
 
 class Stage(Section):

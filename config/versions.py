@@ -1,6 +1,9 @@
 """Versions of what computes, as installed here. No torch."""
 
 import importlib.metadata
+from collections.abc import Sequence
+
+from .errors import UserError
 
 _PACKAGES = ("trainwright", "torch", "megatron-core", "deepspeed", "transformers", "numpy")
 
@@ -14,3 +17,10 @@ def installed_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def require_installed(command: str, packages: Sequence[str], extra: str) -> None:
+    """Raises UserError naming those packages that are not installed, and the extra that brings them."""
+    missing = [package for package in packages if package not in installed_versions()]
+    if missing:
+        raise UserError(command, f"{', '.join(missing)} is not installed here", f"pip install 'trainwright[{extra}]'")

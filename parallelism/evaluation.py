@@ -10,6 +10,7 @@ from ..config.run import RunConfig
 from ..storage.loading.held_out import held_out_data
 from ..storage.loading.training_data import TrainingData
 from ..tracking.console import say
+from ..tracking.perplexity import perplexity
 from .batches import BatchReader
 from .engine import Engine
 from .ranks import Rank, host_array
@@ -58,11 +59,6 @@ class Evaluation:
             loss, counted = engine.evaluate(held.reader.read(number * self._batch))
             total, tokens = total + loss, tokens + counted
         return total / tokens if tokens else math.nan
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss); infinite where that is too large for a number."""
-    return math.exp(loss) if loss < 700 else math.inf
 
 
 def _whole_batches(name: str, data: TrainingData, batch: int) -> int:

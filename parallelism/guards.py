@@ -32,7 +32,7 @@ class Guards:
     """Watches the steps of one attempt. Every rank has one, and all decide alike."""
 
     def __init__(self, run: RunConfig, run_dir: RunDir, me: Rank, ledger: LedgerWriter) -> None:
-        self._run, self._config, self._run_dir = run, run.guards, run_dir
+        self._config, self._run_dir = run.guards, run_dir
         self._me, self._ledger = me, ledger
         self._corruption = Corruption(run, me.rank)
         self._repeats = Repeats(run.guards.repeated_window) if run.guards.repeated != "off" else None
@@ -127,21 +127,23 @@ class Guards:
         found = repeats.look(samples.tokens, step)
         if all_agree(not found):
             return
-        words = (
-            f"{len(found)} samples of rank {self._me.rank} were trained on before, at step {min(found.values())}"
-            if found
-            else ""
-        )
+        words = "another rank found samples that it had trained on before"
         if found:
-            self._ledger.write(GUARD, kind="repeated", words=words, action=self._config.repeated, step=step)
+            seen = f"{len(found)} samples of rank {self._me.rank} were trained on before"
+            words = f"{seen}, the first at step {min(found.values())}"
+            self._write("repeated", words, self._config.repeated, step)
         if self._config.repeated == "stop":
             remedy = "see data.train for stores that hold the same text, or set guards.repeated to warn"
-            raise FoundBad("guards.repeated", f"step {step}: {words or 'another rank found repeated samples'}", remedy)
+            raise FoundBad("guards.repeated", f"step {step}: {words}", remedy)
 
     def _record(self, kind: str, words: str, action: str, step: int, **fields: object) -> None:
+        """What all ranks found alike: rank 0 says it."""
         if self._me.rank == 0:
-            self._ledger.write(GUARD, kind=kind, words=words, action=action, step=step, **fields)
-            say(f"step {step}: {kind.replace('_', '-')}: {words} ({action})")
+            self._write(kind, words, action, step, **fields)
+
+    def _write(self, kind: str, words: str, action: str, step: int, **fields: object) -> None:
+        self._ledger.write(GUARD, kind=kind, words=words, action=action, step=step, **fields)
+        say(f"step {step}: {kind.replace('_', '-')}: {words} ({action})")
 
 
 def position_after(run_dir: RunDir, step: int, position: int) -> int:

@@ -14,7 +14,7 @@ from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..config.versions import installed_versions
-from ..storage.checkpoints.best import HELD_OUT, best_step
+from ..storage.checkpoints.checkpoint import HELD_OUT, best_step, held_out_losses
 from ..storage.checkpoints.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
 from ..storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
 from ..storage.checkpoints.tensor_names import tensor_shapes
@@ -70,7 +70,7 @@ class Saver:
         self._all_or_nothing(error, folder)
         if self.me.rank == 0:
             self.ledger.write("commit", step=progress.step, tokens=progress.tokens)
-            best = best_step(self.run_dir) if self.run.evaluation.keep_best else None
+            best = best_step(held_out_losses(self.run_dir)) if self.run.evaluation.keep_best else None
             remove_old(self.run_dir, self.run.checkpoint.keep, best)
         dist.barrier()
 

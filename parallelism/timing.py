@@ -38,8 +38,8 @@ class RankTimes:
 
     @property
     def busy_s(self) -> float | None:
-        """Of its own."""
-        return None if self.waiting_s is None else self.step_s - self.waiting_s
+        """Of its own: neither in collectives nor waiting for data."""
+        return None if self.waiting_s is None else self.step_s - self.waiting_s - self.data_s
 
 
 class Timing:

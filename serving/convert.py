@@ -104,8 +104,6 @@ def _reader(makers: Makers, tensors: list[Tensor], source: Path) -> ReadRows:
         if name not in last:
             last.clear()
             values = makers[name]()
-            if name.endswith(("embed_tokens.weight", "lm_head.weight")):
-                values = values[: shapes[name][0]]  # a padded vocabulary
             if values.shape != shapes[name]:
                 problem = f"{name} has shape {list(values.shape)}, and the model's is {list(shapes[name])}"
                 raise FoundBad(str(source), problem, "give the config.json of the model that it holds")

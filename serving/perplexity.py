@@ -1,7 +1,6 @@
 """Perplexity of an exported model on token stores: each document by itself, by transformers."""
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..config.errors import UserError
 from ..storage.tokens.locations import Location
 from ..storage.tokens.reader import TokenStore, open_store
 from ..storage.tokens.tokenizer import take_tokenizer
+from ..tracking.perplexity import perplexity
 
 _ROWS = 8
 _DOCUMENTS_AT_ONCE = 4096
@@ -32,27 +32,32 @@ class Perplexity:
     perplexity: float
 
 
-def load_model(folder: Path, dtype: str | None, device: str | None) -> Any:
-    """The exported model, to be evaluated; `dtype` None is that of the weights, `device` None a GPU if there is one."""
+def choose_device(device: str | None) -> str:
+    """The device, or a GPU if there is one. Raises UserError for one that torch does not know or have."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        words = str(error).splitlines()[0]
+        raise UserError(f"--device {device}", f"cannot be used here ({words})", "give cpu, cuda or cuda:N") from None
+    return device
+
+
+def load_model(folder: Path, dtype: str | None, device: str) -> Any:
+    """The exported model on a device, to be evaluated; `dtype` None is that of the weights."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of tensors that are loaded: nobody waits for them
-    place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype) if dtype else "auto")
-    return model.to(place).eval()
+    return model.to(device).eval()
 
 
-def perplexity_of(
-    model: Any,
-    folder: Path,
-    place: Location,
-    *,
-    length: int,
-    most_tokens: int,
-    on_tokens: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Perplexity:
+def perplexity_of(model: Any, folder: Path, place: Location, *, length: int, most_tokens: int) -> Perplexity:
     """Loss of the store's first tokens, up to `most_tokens`, in windows of `length` that never cross a document.
 
     Each token but a window's first is predicted once. Raises UserError if the store is not of the model's tokenizer.
@@ -67,12 +72,10 @@ def perplexity_of(
         loss, counted = _loss(model, [window for window, _ in windows])
         total, tokens = total + loss, tokens + counted
         documents += sum(begins for _, begins in windows)
-        on_tokens(tokens + documents, end)
     if not tokens:
         raise UserError(f"--store {place}", "has no document of two tokens or more", "give another store")
     mean = total / tokens
-    ratio = math.exp(mean) if mean < 700 else math.inf
-    return Perplexity(store=str(place), documents=documents, tokens=tokens, loss=mean, perplexity=ratio)
+    return Perplexity(store=str(place), documents=documents, tokens=tokens, loss=mean, perplexity=perplexity(mean))
 
 
 def _windows(store: TokenStore, end: int, length: int) -> Iterator[tuple[NDArray[np.int64], bool]]:

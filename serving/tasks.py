@@ -19,7 +19,7 @@ class TaskOptions:
     num_fewshot: int | None = None
     """Examples in the prompt; the task's own number if None."""
     batch_size: int = 8
-    device: str | None = None
+    device: str = "cpu"
     dtype: str | None = None
 
 
@@ -51,7 +51,7 @@ def run_tasks(folder: Path, names: list[str], options: TaskOptions) -> dict[str,
             limit=options.limit,
             num_fewshot=options.num_fewshot,
             batch_size=options.batch_size,
-            device=options.device or _device(),
+            device=options.device,
             log_samples=False,
             bootstrap_iters=0,
         )
@@ -62,9 +62,3 @@ def run_tasks(folder: Path, names: list[str], options: TaskOptions) -> dict[str,
     return {
         name: {key: value for key, value in each.items() if key != "alias"} for name, each in found["results"].items()
     }
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

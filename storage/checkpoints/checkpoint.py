@@ -1,7 +1,9 @@
 """Reading checkpoints: rectangles of Hugging Face tensors out of whichever files hold them, whoever wrote them."""
 
 import json
+import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +23,8 @@ from .tensor_source import Float32Array
 
 DATA_FILE = "rank-{rank:05d}.safetensors"
 INDEX_FILE = "rank-{rank:05d}.json"
+HELD_OUT = "held_out"
+"""Key of the manifest's scalars: loss by held-out store, if the step was evaluated."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,25 @@ def committed_steps(run: RunDir) -> list[int]:
     return sorted(step for step, entry in found if step is not None and (entry / FILE_NAME).is_file())
 
 
+def held_out_losses(run: RunDir) -> dict[int, float]:
+    """Step -> mean loss over the held-out stores, in nats, of each committed checkpoint whose step was evaluated."""
+    losses = {}
+    for step in committed_steps(run):
+        try:
+            held_out = read_manifest(run.checkpoint(step)).scalars.get(HELD_OUT)
+        except FoundBad:
+            continue
+        mean = sum(held_out.values()) / len(held_out) if held_out else math.nan
+        if math.isfinite(mean):
+            losses[step] = mean
+    return losses
+
+
+def best_step(losses: Mapping[int, float]) -> int | None:
+    """The step with the lowest of `held_out_losses`, of equal ones the latest; None if there are none."""
+    return min(losses, key=lambda step: (losses[step], -step)) if losses else None
+
+
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Open a checkpoint folder; UserError if it is none."""
     if not (folder / FILE_NAME).is_file():
@@ -146,9 +169,7 @@ def find_checkpoint(text: str) -> Checkpoint:
     if not steps:
         raise UserError("RUN@STEP", f"run {run.name} has no checkpoint yet", f"see `trainwright status {name}`")
     if step == BEST:
-        from .best import best_step
-
-        step = best_step(run)
+        step = best_step(held_out_losses(run))
         if step is None:
             remedy = f"give evaluation.stores in the run file, or a step: {steps}"
             raise UserError("RUN@STEP", f"no checkpoint of {run.name} has a held-out loss", remedy)

@@ -56,7 +56,7 @@ class _Cached:
 def _prefix(shapes: Shapes, name: str) -> str | None:
     """What stands before a name in the checkpoint."""
     found = [each.removesuffix(name) for each in shapes if each == name or each.endswith(f".{name}")]
-    weights = [prefix for prefix in found if not re.search(r"optim|exp_avg|state\.", prefix)]
+    weights = [prefix for prefix in found if not re.search(r"optim|exp_avg", prefix)]
     return min(weights, key=len) if weights else None
 
 

@@ -25,7 +25,7 @@ class ZeroCheckpoint:
     """A folder with *_model_states.pt and *_optim_states.pt, or one above it with a file `latest`."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises FoundBad naming a file that is damaged or missing, or what is not supported."""
+        """Raises FoundBad naming a file that is damaged or missing, what it lacks, or what is not supported."""
         if (folder / LATEST).is_file():
             folder = folder / (folder / LATEST).read_text(encoding="utf-8").strip()
         self._folder = folder
@@ -34,19 +34,18 @@ class ZeroCheckpoint:
             problem = "has tensor parallel ranks of DeepSpeed, whose weights are not put together here"
             raise FoundBad(str(folder), problem, "use DeepSpeed's ds_to_universal.py first")
         model = load_torch(models[0], str(models[0]), _STUBS)
-        self._groups: list[dict[str, Any]] = model["param_shapes"]
-        self._shared = dict(model.get("shared_params", {}))
+        self._groups: list[dict[str, Any]] = _entry(model, "param_shapes", models[0])
         if model.get("frozen_param_shapes"):
             problem = "has frozen parameters, of which only the trained part is here"
             raise FoundBad(str(folder), problem, "merge them with its own tools first")
-        states = [load_torch(path, str(path), _STUBS)["optimizer_state_dict"] for path in optimizers]
-        count = states[0]["partition_count"]
+        states = [_entry(load_torch(path, str(path), _STUBS), "optimizer_state_dict", path) for path in optimizers]
+        count = _entry(states[0], "partition_count", optimizers[0])
         expected = max(count) if isinstance(count, list) else count
         if expected != len(states):
             raise FoundBad(str(folder), f"has {len(states)} of {expected} files *_optim_states.pt", _REMEDY)
-        self._stage = _number(states[0]["zero_stage"])
+        self._stage = _number(_entry(states[0], "zero_stage", optimizers[0]))
         key = "fp32_flat_groups" if self._stage == 3 else "single_partition_of_fp32_groups"
-        self._flat = [state[key] for state in states]
+        self._flat = [_entry(state, key, path) for state, path in zip(states, optimizers, strict=True)]
         paddings = states[0].get("param_alignment_paddings")
         self._paddings = paddings or [[0] * len(shapes) for shapes in self._groups]
         self._places = self._laid_out()
@@ -108,6 +107,13 @@ class ZeroCheckpoint:
                 parts.append(piece[first - before : last - before].detach().float().numpy())
             before += piece.numel()
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def _entry(record: Any, name: str, path: Path) -> Any:
+    """What a file's record holds under a name that every checkpoint under ZeRO has."""
+    if not isinstance(record, dict) or name not in record:
+        raise FoundBad(str(path), f"has no {name}, so it is none of DeepSpeed's under ZeRO 1 to 3", _REMEDY)
+    return record[name]
 
 
 def _number(stage: Any) -> int:

@@ -21,7 +21,7 @@ def held_out_data(run: RunConfig, model: ModelShape, tokenizer: str) -> dict[str
         if held.store in trained:
             raise UserError(field, f"{held.store} is in data.train too", "hold another store out")
         alone = {
-            "train": [Source(store=held.store, generation=held.generation, name=held.name)],
+            "train": [Source(**held.model_dump())],
             "stages": [],
             "fill_in_the_middle": FillInTheMiddle(),
             "stage_to": None,

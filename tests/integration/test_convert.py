@@ -208,6 +208,14 @@ def test_nothing_of_a_checkpoint_is_run(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_of_something_else_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"):
+        torch.save({"param_shapes": []}, tmp_path / name)
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA.config()))
+    assert convert(tmp_path, tmp_path / "out", "--model", tmp_path) == 3
+    assert "optim_states.pt: has no optimizer_state_dict" in capsys.readouterr().err
+
+
 def test_what_is_missing_or_too_much_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_file = make_project(tmp_path, LLAMA)
     tensors = {name: torch.from_numpy(values) for name, values in weights_of(run_file).items()}

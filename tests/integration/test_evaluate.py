@@ -94,6 +94,8 @@ def test_a_task_of_ones_own(
         (["--store", "other.zarr"], "has another tokenizer than"),
         (["--store", "none.zarr"], "none.zarr"),
         (["--store", "store.zarr", "--length", "100"], "--length: 100 is more than the model's 64 positions"),
+        (["--store", "store.zarr", "--device", "gpu7"], "--device gpu7: cannot be used here"),
+        (["--store", "store.zarr", "--fewshot", "-1"], "--fewshot: -1 is too small; give 0 or more"),
         (["--tasks", "helaswag"], "--tasks: 'helaswag' is no task; did you mean"),
         (["--tasks", "letters", "--include-path", "nowhere"], "--include-path: nowhere is no folder"),
     ],

@@ -15,8 +15,14 @@ from trainwright.config.model import read_model
 from trainwright.config.rundir import RunDir
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.building.build import BuildOptions, build_store
-from trainwright.storage.checkpoints.best import HELD_OUT, best_step
-from trainwright.storage.checkpoints.checkpoint import committed_steps, find_checkpoint, open_checkpoint
+from trainwright.storage.checkpoints.checkpoint import (
+    HELD_OUT,
+    best_step,
+    committed_steps,
+    find_checkpoint,
+    held_out_losses,
+    open_checkpoint,
+)
 from trainwright.storage.loading.held_out import held_out_data
 from trainwright.storage.loading.training_data import TrainingData
 from trainwright.tracking.recorder import read_metrics
@@ -93,7 +99,7 @@ def test_the_best_checkpoint_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtu
     best = min(measured, key=lambda step: measured[step])
     assert best < 14, measured
     assert committed_steps(run) == [best, 14]
-    assert best_step(run) == best
+    assert best_step(held_out_losses(run)) == best
     assert find_checkpoint(f"{run.path}@best").manifest.step == best
     assert main(["status", str(run.path)]) == 0
     assert f"best     step {best}, held-out loss " in capsys.readouterr().out

@@ -112,7 +112,10 @@ def run_file_fields(section: type[BaseModel], path: str) -> Iterator[tuple[str, 
 
 
 def _sentences(section: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Each field with the text below it."""
+    """Each field with the text below it, inherited ones included."""
+    for parent in section.__bases__:
+        if issubclass(parent, BaseModel) and parent is not BaseModel:
+            yield from _sentences(parent)
     [found] = ast.parse(inspect.getsource(section)).body
     assert isinstance(found, ast.ClassDef)
     for pair in pairwise(found.body):

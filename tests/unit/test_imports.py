@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
 HEAVY = {
     "torch": (
         *("parallelism", "storage/foreign"),
-        *("serving/logits_check.py", "serving/perplexity.py", "serving/tasks.py"),
+        *("serving/logits_check.py", "serving/perplexity.py"),
     ),
     "megatron": ("parallelism",),
     "deepspeed": ("parallelism",),

@@ -71,8 +71,8 @@ def test_an_unwise_layout_is_a_warning(
     found = [line for line in unwise(run, model, layout_of(run, model)) if rule in line]
     assert len(found) == 1
     assert better in found[0]
-    assert main(["plan", str(run_file), *overrides_of(fields), "cluster.scheduler=local"]) in (0, 2)
-    if "nodes" not in fields:
+    if " nodes" not in f" {fields}":  # more nodes need Slurm
+        assert main(["plan", str(run_file), *overrides_of(fields)]) == 0
         assert f"warning: {found[0]}" in capsys.readouterr().err.splitlines()
 
 
