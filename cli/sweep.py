@@ -26,6 +26,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("overrides", nargs="*", metavar="key=value,value", help=fields)
     limit = "on Slurm, let no more than N of the runs run at the same time"
     parser.add_argument("--at-once", type=int, metavar="N", help=limit)
+    together = "on Slurm, run N of the runs side by side on one node, in one job, each with a share of it"
+    parser.add_argument("--per-node", type=int, default=1, metavar="N", help=together)
     add_json_option(parser)
     add_host_options(parser)
     parser.set_defaults(run=run)
@@ -37,19 +39,25 @@ def run(arguments: argparse.Namespace) -> int:
     from ..config.grid import grid
     from ..launchers.sweep import Sweep, check_sweep, submit_sweep
 
-    at_once = arguments.at_once
+    at_once, per_node = arguments.at_once, arguments.per_node
     if at_once is not None and at_once < 1:
         raise UserError("--at-once", str(at_once), "give 1 or more runs")
+    if per_node < 1:
+        raise UserError("--per-node", str(per_node), "give 1 or more runs")
+    if at_once and at_once < per_node:
+        raise UserError(
+            "--at-once", f"{at_once}, but --per-node starts {per_node} together", f"give {per_node} or more"
+        )
     points = grid(arguments.overrides)
     source = Path(arguments.run_file)
     name, runs = load_points(source, points)
-    prepared = check_sweep(runs)
+    prepared = check_sweep(runs, per_node)
     if runs[0].cluster.scheduler == "local":
         if at_once not in (None, 1):
             remedy = "leave it out, or give a profile with Slurm"
             raise UserError("--at-once", f"{at_once}, but on this machine runs go one after another", remedy)
         return _one_after_another(arguments, runs, points)
-    submitted = submit_sweep(Sweep(name=name, source=source, at_once=at_once or 0), prepared)
+    submitted = submit_sweep(Sweep(name=name, source=source, at_once=at_once or 0, per_node=per_node), prepared)
     records = [_record(one, point) for one, point in zip(submitted, points, strict=True)]
     emit(arguments, {"sweep": name, "runs": records}, _text(records))
     return 0

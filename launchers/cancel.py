@@ -10,6 +10,7 @@ from ..config.loading import load_frozen
 from ..config.rundir import RunDir
 from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .keys import drop_keys
+from .pack_cancel import cancel_in_pack
 from .processes import end_group, is_alive, wait_until
 from .slurm import Slurm
 from .status import RunStatus, events_of, read_status
@@ -37,12 +38,15 @@ def cancel_run(run: RunDir, save: bool = False) -> RunStatus:
     submit = next(event.fields for event in events if event.event == "submit")
     writer = f"cancel-{socket.gethostname()}-{os.getpid()}"  # two people may cancel at once: a file for each
     LedgerWriter(run, before.attempt, writer).write("cancel", user=os.geteuid())
-    if save and before.state == "running":
+    if submit.get("pack"):
+        cancel_in_pack(run, submit, "USR2" if save else "")
+        wait_until(lambda: _is_over(run), SAVE_PATIENCE_S if save else PATIENCE_S, every_s=1.0)
+    elif save and before.state == "running":
         _ask_to_save(run, submit)
-        wait_until(lambda: read_status(run).state not in ("queued", "running"), SAVE_PATIENCE_S, every_s=1.0)
+        wait_until(lambda: _is_over(run), SAVE_PATIENCE_S, every_s=1.0)
     elif submit["scheduler"] == "slurm":
         Slurm(load_frozen(run.run_yaml).cluster).cancel(str(submit["job_id"]))
-        wait_until(lambda: read_status(run).state not in ("queued", "running"), PATIENCE_S, every_s=1.0)
+        wait_until(lambda: _is_over(run), PATIENCE_S, every_s=1.0)
     else:
         _end_groups(events)
     after = read_status(run)
@@ -52,6 +56,10 @@ def cancel_run(run: RunDir, save: bool = False) -> RunStatus:
         )
     drop_keys(run.jobs)
     return after
+
+
+def _is_over(run: RunDir) -> bool:
+    return read_status(run).state not in ("queued", "running")
 
 
 def _ask_to_save(run: RunDir, submit: dict[str, Any]) -> None:

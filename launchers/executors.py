@@ -37,15 +37,16 @@ class TemplateSlurmExecutor(submitit.SlurmExecutor):  # type: ignore[misc]
         return self.submit_calls(function, [(self.folder, arguments)] * self._facts.array)[0]
 
     def submit_calls(
-        self, function: Callable[..., object], calls: Sequence[tuple[Path, tuple[object, ...]]]
+        self, function: Callable[..., object], calls: Sequence[tuple[Path, tuple[object, ...]]], per_task: int = 1
     ) -> list["submitit.SlurmJob[Any]"]:
-        """Submit facts.array tasks; task N makes the Nth call, and keeps Submitit's files in the folder beside that."""
+        """Submit facts.array tasks; each makes the next `per_task` calls. Beside a call is the folder for its files."""
         self._key_folders = list(dict.fromkeys(folder for folder, _ in calls))
         job = self._submit_command("")
-        ranks = list(range(self._num_tasks()))
+        ranks = list(range(self._num_tasks() // per_task))
         try:
             tasks = [
-                self.job_class(folder, f"{job.job_id}_{number}", ranks) for number, (folder, _) in enumerate(calls)
+                self.job_class(folder, f"{job.job_id}_{number // per_task}", ranks)
+                for number, (folder, _) in enumerate(calls)
             ]
             for task, (_, arguments) in zip(tasks, calls, strict=True):  # they wait for it, as Submitit's own do
                 call = DelayedSubmission(function, *arguments)

@@ -15,7 +15,7 @@ from .ends import Cause
 from .scontrol import ControlRefused, JobControl, host_list
 from .slurm import expand_hosts
 
-_START_IN_S = 5
+START_IN_S = 5
 """Seconds for the batch script to end."""
 _PAUSE_S = 120
 """What Slurm itself takes."""
@@ -70,7 +70,7 @@ def start_in_s(run: RunDir, attempt: int, cause: Cause) -> int:
     """
     metrics = run.metrics(attempt)
     stepped = metrics.is_file() and metrics.stat().st_size > 0
-    return _START_IN_S if stepped or cause != "crash" else _PAUSE_S
+    return START_IN_S if stepped or cause != "crash" else _PAUSE_S
 
 
 def requeue(control: JobControl, excluded: Sequence[str], seconds: int) -> str:

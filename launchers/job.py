@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.cluster import ClusterConfig
 from ..config.errors import UserError
 from .container import command_words, require_container, srun_options
+from .packs import for_all
 from .processes import start_time
 from .script import ScriptFacts, SupervisedRun, render
 from .task import TaskEnded, take_signals_back
@@ -57,6 +58,8 @@ class TaskSpec:
     Their logs are 00000-N.log and batch-N.log, of task N; where each is an attempt of a run, they are the run's."""
     at_once: int = 0
     """Tasks of the array that may run at once; 0: all."""
+    side_by_side: int = 1
+    """Runs that share the job, or each task of the array, on one node; each has `cluster`. Only for pack.sbatch."""
     staged: "Environment | None" = None
     """Archive of the Python environment that the ranks use from cluster.stage_environment. Only for train.sbatch."""
     seen: tuple[Path, ...] = ()
@@ -118,6 +121,8 @@ def submit_task(spec: TaskSpec) -> SubmittedTask:
 def submit_attempts(spec: TaskSpec, calls: Sequence[tuple[Path, tuple[object, ...]]]) -> list[SubmittedTask]:
     """Submit an array of attempts, each of a run of its own: the folder for Submitit's files and the arguments of each.
 
+    With spec.side_by_side, each task has so many of the runs.
+
     Raises UserError if the cluster refuses. Nothing runs then.
     """
     from .executors import TemplateSlurmExecutor
@@ -126,7 +131,7 @@ def submit_attempts(spec: TaskSpec, calls: Sequence[tuple[Path, tuple[object, ..
         _check_folder(folder)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     executor = TemplateSlurmExecutor(spec.folder, spec.template, script_facts(spec))
-    jobs = executor.submit_calls(spec.function, calls)
+    jobs = executor.submit_calls(spec.function, calls, spec.side_by_side)
     return [SubmittedTask(job_id=job.job_id, pid=None, pid_start_time=None, job=job) for job in jobs]
 
 
@@ -149,7 +154,9 @@ def script_facts(spec: TaskSpec) -> ScriptFacts:
     return ScriptFacts(
         title=spec.title,
         name=spec.name,
-        cluster=spec.cluster,
+        cluster=for_all(spec.cluster, spec.side_by_side),
+        share=spec.cluster if spec.side_by_side > 1 else None,
+        side_by_side=spec.side_by_side,
         directory=spec.directory,
         logs=spec.logs,
         command=f"{before}{inner} -u -m trainwright.launchers.worker {folder}",

@@ -58,7 +58,7 @@ def judge(events: Sequence[Event], probe: Probe) -> Judgement:
     if submit is None:
         return Judgement(state="unknown", why="nothing was recorded after the attempt was claimed")
     if probe.job is not None:
-        return _by_slurm(events, probe.job, cancelled)
+        return _by_slurm(events, probe.job, cancelled, bool(submit.get("pack")))
     if probe.alive:
         return Judgement(state="running", why=probe.silence)
     return _by_verdicts(events, submit, probe, cancelled)
@@ -142,8 +142,10 @@ def _loudest(events: Sequence[Event], code: int | None) -> Judgement | None:
     return None
 
 
-def _by_slurm(events: Sequence[Event], job: JobInfo, cancelled: bool) -> Judgement:
+def _by_slurm(events: Sequence[Event], job: JobInfo, cancelled: bool, shared: bool) -> Judgement:
     if job.state in _QUEUED:
+        if cancelled and shared:  # the job waits for the other runs that share it
+            return Judgement(state="cancelled", why=_who_cancelled(True))
         return Judgement(state="queued", why=f"Slurm says {job.reason}" if job.reason else "")
     if job.state in _RUNNING:
         return Judgement(state="running")

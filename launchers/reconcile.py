@@ -1,5 +1,6 @@
 """Attempts that ended without a word of their script: found at the next start, judged by what is left of them."""
 
+import os
 from collections.abc import Sequence
 
 from ..config.loading import load_frozen
@@ -11,6 +12,7 @@ from .hangs import name_hang
 from .healing import exclude
 from .logs import read_log
 from .lost_nodes import unused_nodes
+from .packs import slurm_log
 from .slurm import Slurm, expand_hosts
 
 _REASONS: dict[str, Cause] = {"preemption": "preemption", "time limit": "time limit", "job requeue": "asked"}
@@ -28,7 +30,7 @@ def reconcile(run: RunDir, first: int, attempt: int) -> None:
 def _judge(run: RunDir, first: int, before: int, attempt: int, events: Sequence[Event]) -> None:
     config = load_frozen(run.attempt_yaml(before))
     # Slurm's own words are in the file that sbatch was given, the first attempt's; srun's are in the attempt's own.
-    by_slurm = words_since(read_log(run.batch_log(first)), began(events))
+    by_slurm = words_since(read_log(slurm_log(run, first, os.environ)), began(events))
     said = read_log(run.batch_log(before)) + by_slurm
     dead = unused_nodes(Slurm(config.cluster), _nodes(events))
     cause = _cause(

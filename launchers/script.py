@@ -53,6 +53,10 @@ class ScriptFacts:
     """Modules that every rank needs; on this machine they are imported once, and the ranks are forks."""
     array: int = 0
     """Tasks of an array, each a job of its own; 0: no array."""
+    share: ClusterConfig | None = None
+    """What each of several runs has that share the job; None: the job is of one."""
+    side_by_side: int = 1
+    """How many runs share the job."""
     at_once: int = 0
     """How many tasks of the array may run at once; 0: all."""
     after: tuple[str, ...] = ()

@@ -1,14 +1,16 @@
 """What the start and the end of a run's job mean. The batch script asks; on this machine, the controller does.
 
-    python -m trainwright.launchers.supervisor begin RUN_DIR FIRST
+    python -m trainwright.launchers.supervisor begin RUN_DIR FIRST [--again]
     python -m trainwright.launchers.supervisor ending RUN_DIR ATTEMPT
     python -m trainwright.launchers.supervisor end RUN_DIR ATTEMPT CODE [--signal NAME] [--message TEXT]
 
 `begin` prints the number of the attempt that starts (FIRST is the one that was submitted) and for how many seconds its
-ranks may run (0: no limit). If the job shall not start again it prints nothing, and ends with 0 if the run is finished,
-else with 1. `ending` is asked when Slurm ends the job: it may have requeued it itself, and is asked not to hold it back
-then. `end` records why the attempt ended, requeues the job if the run goes on, and exits with the code that the end
-means: the verdict of the rank that failed first, else CODE.
+ranks may run (0: no limit). With --again the job has run an attempt before. If the run shall not start again it prints
+nothing, and ends with 0 if it is finished, else with 1. `ending` is asked when Slurm ends the job: it may have requeued
+it itself, and is asked not to hold it back then. `end` records why the attempt ended, requeues the job if the run goes
+on, and exits with the code that the end means: the verdict of the rank that failed first, else CODE. Where several runs
+share the job, `end` requeues nothing: it prints after how many seconds the run may start again, and exits with 75, or
+76 if it must leave the node.
 """
 
 import argparse
@@ -18,33 +20,19 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ..config.loading import load_frozen
 from ..config.rundir import RunDir
-from ..config.verdicts import HUNG, UNHEALTHY
-from ..tracking.ledger import Event, LedgerWriter, read_ledger
-from .attempts import began, claim, past_of, submission_of, verdicts
+from ..tracking.ledger import LedgerWriter, read_ledger
+from .attempts import claim, past_of
 from .decision import Decision, decide
-from .ends import (
-    TERMINATED,
-    Cause,
-    EndFacts,
-    cause_of,
-    code_of,
-    codes_by_srun,
-    failed_nodes,
-    first_failure,
-    slurm_reason,
-    words_since,
-)
-from .hangs import name_hang
-from .healing import exclude, kept_away, requeue, start_in_s
+from .ending import end
 from .keys import drop_keys
-from .logs import read_log
 from .lost_nodes import dead_nodes, start_soon
+from .own_job import control_of, details_of
+from .packs import PACK
 from .reconcile import reconcile
-from .scontrol import ControlRefused, JobControl, JobDetails
+from .scontrol import JobDetails
 from .slurm import Slurm, SlurmUnreachable, expand_hosts, own_job_id
 
 _REQUEUE_S = 20.0
@@ -58,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     starts = commands.add_parser("begin")
     starts.add_argument("run_dir", type=Path)
     starts.add_argument("first", type=int)
+    starts.add_argument("--again", action="store_true")
     ending = commands.add_parser("ending")
     ending.add_argument("run_dir", type=Path)
     ending.add_argument("attempt", type=int)
@@ -70,19 +59,23 @@ def main(argv: Sequence[str]) -> int:
     given = parser.parse_args(argv)
     run = RunDir(given.run_dir)
     if given.command == "begin":
-        return begin(run, given.first)
+        return begin(run, given.first, given.again)
     if given.command == "ending":
         return is_ending(run, given.attempt)
     return end(run, given.attempt, given.code, given.signal, given.message)
 
 
-def begin(run: RunDir, first: int) -> int:
+def begin(run: RunDir, first: int, again: bool = False) -> int:
     """Claim the attempt, find out about the one before it, and say whether the job may start."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
-    attempt = claim(run, first, restarts)
+    if PACK in os.environ:
+        over = _over_in_pack(run, first)
+        if over is not None:
+            return over
+    attempt = claim(run, first, restarts + again)
     ledger = LedgerWriter(run, attempt, "supervisor")
-    control = _control(run)
-    details = _details(control)
+    control = control_of(run)
+    details = details_of(control)
     ledger.write(
         "nodes",
         job_id=own_job_id(os.environ),
@@ -90,7 +83,7 @@ def begin(run: RunDir, first: int) -> int:
         restarts=restarts,
         ends_at=details.ends_at if details else None,
     )
-    if restarts:
+    if restarts or again:
         reconcile(run, first, attempt)
         past = past_of(read_ledger(run), first)
         decision = decide(past, load_frozen(run.attempt_yaml(attempt)).restarts) if past else None
@@ -100,6 +93,21 @@ def begin(run: RunDir, first: int) -> int:
             drop_keys(run.jobs)
             return code
     print(attempt, _seconds_left(details))
+    return 0
+
+
+def _over_in_pack(run: RunDir, first: int) -> int | None:
+    """How a run ended for good, or was cancelled, while others of its job went on; None if it goes on."""
+    events = [event for event in read_ledger(run) if event.attempt >= first]
+    ends = [event.fields for event in events if event.event == "exit" and event.writer == "supervisor"]
+    if ends and not ends[-1].get("requeued"):
+        return 0 if ends[-1]["code"] == 0 else 1
+    if not any(event.event == "cancel" for event in events):
+        return None
+    decision = Decision(restart=False, elsewhere=False, why="it was cancelled")
+    if not ends:
+        _refuse(LedgerWriter(run, first, "supervisor"), decision, code=1)
+    drop_keys(run.jobs)
     return 0
 
 
@@ -128,119 +136,6 @@ def is_ending(run: RunDir, attempt: int) -> int:
         with suppress(SlurmUnreachable):
             start_soon(run, attempt, cluster, job_id, dead_nodes(Slurm(cluster), hosts))
     return 0
-
-
-def end(run: RunDir, attempt: int, step_code: int, signal: str, message: str) -> int:
-    """Record the end of one attempt and do what follows from it; its exit code."""
-    all_events = read_ledger(run)
-    first, _ = submission_of(all_events, attempt)
-    if any(event.event == "cause" and event.attempt == attempt for event in all_events):
-        attempt = claim(run, first, 1)  # started again, and ended before it could ask for its number
-    config = load_frozen(run.attempt_yaml(attempt))
-    events = [event for event in all_events if event.attempt == attempt]
-    control = _control(run)
-    said = read_log(run.batch_log(attempt))
-    if attempt > first:  # Slurm's own words are in the file that sbatch was given, the first attempt's
-        said += words_since(read_log(run.batch_log(first)), began(events))
-    cancelled = any(event.event == "cancel" and event.attempt >= first for event in all_events)
-    facts = EndFacts(
-        step_code=step_code,
-        verdicts={**codes_by_srun(said), **verdicts(events)},
-        world_size=config.cluster.world_size,
-        batch_log=said,
-        signal=signal,
-        message=message,
-        job=_details(control),
-        cancelled=cancelled,
-        now=time.time(),
-        at_limit=any(event.event == "stopping" and event.fields["why"] == "time limit" for event in events),
-    )
-    cause = cause_of(facts)
-    ledger = LedgerWriter(run, attempt, "supervisor")
-    if signal:
-        ledger.write("signal", name=signal)
-    hang = name_hang(run, attempt, events, facts.world_size) if cause == "hang" else None
-    bad = _bad_hosts(events, facts)
-    told = {"why": hang.line, "ranks": hang.ranks} if hang else _ill(events) if cause == "unhealthy node" else {}
-    ledger.write("cause", cause=cause, **told)
-    decision = decide(past_of(read_ledger(run), first), config.restarts)
-    goes_on = decision.restart and control is not None
-    if goes_on and decision.elsewhere:
-        for host, words in bad.items():
-            exclude(ledger, [host], f"{cause}: {words}" if words else cause, config.restarts.exclude_hours)
-    code = _write_exit(ledger, facts, cause, why=decision.why if control else "", requeued=goes_on)
-    if goes_on and control:
-        _go_on(run, control, ledger, decision, start_in_s(run, attempt, cause))
-    else:
-        drop_keys(run.jobs)
-    return code
-
-
-def _write_exit(ledger: LedgerWriter, facts: EndFacts, cause: Cause, why: str, requeued: bool) -> int:
-    """Record the end; its exit code."""
-    failure = first_failure(facts.batch_log)
-    if failure and facts.signal and failure.how in TERMINATED:
-        failure = None  # the signal that the batch script passed on; no rank failed by itself
-    # A signal may end a rank that has nothing left to do; and nothing but a finished run may look like one.
-    known = {"finished": 0, "hang": HUNG}
-    code = known[cause] if cause in known else code_of(facts, failure) or 1
-    ledger.write(
-        "exit",
-        code=code,
-        step_code=facts.step_code,
-        signal=facts.signal,
-        message=facts.message,
-        failure=vars(failure) if failure else None,
-        slurm=slurm_reason(facts.batch_log),
-        why=why,
-        requeued=requeued,
-    )
-    return code
-
-
-def _go_on(run: RunDir, control: JobControl, ledger: LedgerWriter, decision: Decision, seconds: int) -> None:
-    """Requeue. The end is recorded by now: a requeue ends this process too, as soon as Slurm loses patience."""
-    config = load_frozen(run.run_yaml).cluster
-    try:
-        trouble = requeue(control, kept_away(run, config), seconds)
-    except (ControlRefused, SlurmUnreachable) as error:
-        trouble = str(error)
-    ledger.write("requeue", why=decision.why, trouble=trouble, not_before=time.time() + seconds)
-    print(f"trainwright: {decision.why}{f' ({trouble})' if trouble else ''}", file=sys.stderr)
-
-
-def _bad_hosts(events: Sequence[Event], facts: EndFacts) -> dict[str, str]:
-    """Nodes that srun said had failed, and those of ranks that said so themselves, with what these said."""
-    hosts = {event.fields["rank"]: event.fields["host"] for event in events if event.event == "start"}
-    words = {event.fields["rank"]: event.fields["message"] for event in events if event.event == "verdict"}
-    unwell = [rank for rank, code in facts.verdicts.items() if code == UNHEALTHY and rank in hosts]
-    return dict.fromkeys(failed_nodes(facts.batch_log), "") | {hosts[rank]: words.get(rank, "") for rank in unwell}
-
-
-def _ill(events: Sequence[Event]) -> dict[str, Any]:
-    """What ranks of unhealthy nodes said of them."""
-    said = {
-        event.fields["rank"]: event.fields["message"]
-        for event in events
-        if event.event == "verdict" and event.fields["code"] == UNHEALTHY
-    }
-    return {"why": "; ".join(dict.fromkeys(said.values())), "ranks": sorted(said)} if said else {}
-
-
-def _control(run: RunDir) -> JobControl | None:
-    """scontrol for this job; None on this machine."""
-    job_id = own_job_id(os.environ)
-    if os.environ.get("SUBMITIT_EXECUTOR") != "slurm" or not job_id:
-        return None
-    return JobControl(Slurm(load_frozen(run.run_yaml).cluster), job_id)
-
-
-def _details(control: JobControl | None) -> JobDetails | None:
-    try:
-        return control.details() if control else None
-    except (ControlRefused, SlurmUnreachable) as error:
-        print(f"trainwright: Slurm does not say what it knows of this job: {error}", file=sys.stderr)
-        return None
 
 
 if __name__ == "__main__":

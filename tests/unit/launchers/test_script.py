@@ -119,6 +119,23 @@ def _sweep() -> TaskSpec:
     )
 
 
+def _pack() -> TaskSpec:
+    """Four runs to a node, in two jobs."""
+    share = _BIG.model_copy(update={"nodes": 1, "ranks_per_node": 2, "gpus_per_node": 2, "memory_per_node": "400G"})
+    folder = Path("/shared/runs/.arrays/tiny-3")
+    return replace(
+        _training(share, _RUN),
+        title="Trainwright: sweep tiny, 8 runs, attempt 1 of each",
+        directory=folder,
+        folder=folder,
+        logs=folder,
+        template="pack.sbatch",
+        run=SupervisedRun(folder=str(folder), attempt=1, lead_s=180, snapshot="0123abcd" * 8),
+        array=2,
+        side_by_side=4,
+    )
+
+
 def _staged() -> TaskSpec:
     """From a copy of the environment on each node."""
     archive = Path("/shared/runs/.environments/4567cdef/environment.tar")
@@ -131,6 +148,7 @@ def _staged() -> TaskSpec:
 _SPECS = {
     "train-staged.sbatch": _staged(),
     "train-sweep.sbatch": _sweep(),
+    "train-pack.sbatch": _pack(),
     "train-apptainer.sbatch": _training(_BIG.model_copy(update={"modules": [], "container": _IMAGE}), _RUN),
     "train-pyxis.sbatch": _training(_DEV.model_copy(update={"container": _NAMED}), _RUN),
     "train-dev.sbatch": _training(_DEV, _RUN),
