@@ -2,6 +2,7 @@
 
 from .engine_rules import engine_rule
 from .errors import UserError
+from .known_wrong import known_wrong_rule
 from .layout import Layout, nearly_even
 from .model import ModelShape
 from .nearest import nearest
@@ -78,6 +79,7 @@ def _checked(run: RunConfig, model: ModelShape) -> Layout:
             f"{run.data.sequence_length} is more than the model's max_position_embeddings {model.max_positions}",
             "shorten the sequences or raise max_position_embeddings",
         )
+    known_wrong_rule(run, layout)
     return layout
 
 
