@@ -43,7 +43,7 @@ HEAVY = {
     "obstore": ("storage/tokens/objects.py",),
     "zstandard": ("storage/building/inputs",),
 }
-_LIGHT_CONFIG = {"pydantic", "yaml"}  # all that config may take from others
+_LIGHT_CONFIG = {"pydantic", "yaml", "packaging"}  # all that config may take from others
 Import = tuple[str, bool, int]  # dotted name, whether it runs when its module is imported, line
 
 
