@@ -7,7 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from ...config.errors import UserError
+from ...config.errors import FoundBad, UserError
+from . import database
 from .database import check_row, open_readonly, reading
 from .identity import ID_BYTES, parse_id
 from .times import REMEDY, parse_time
@@ -62,6 +63,8 @@ class FeatureReader:
                 raise
         found: dict[str, Known] = {}
         for row in rows:  # by event time, so that the newest stays
+            if row[0] != key or row[2] > until:  # SQLite trusts the order of a page's cells
+                raise FoundBad(str(self.path), "rows of a page are out of order", database.REMEDY)
             name, kind = self._features.get(row[1], ("", ""))
             check_row(self.path, row, kind)
             found[name] = Known(from_stored(kind, row[4]), row[2])

@@ -156,16 +156,13 @@ def _head_norms_not_summed() -> None:
 
 
 def _rotary_cast() -> None:
-    """The mend of what zero.Init casts taken out, and its own choice of the type."""
-    model = import_module("trainwright.parallelism.deepspeed.model")
-    partition = import_module("deepspeed.runtime.zero.partition_parameters")
-    original = partition.Init
+    """The mend taken out, and what zero.Init does by its own choice of the type where a CPU has no float16."""
 
-    def as_given(*args: Any, **kwargs: Any) -> Any:
-        return original(*args, **kwargs, dtype=torch.float32)
+    def cast(built: Any) -> None:
+        rotary = built.model.rotary_emb
+        rotary.inv_freq = rotary.inv_freq.to(torch.bfloat16).to(torch.float32)
 
-    vars_of(import_module("deepspeed").zero, Init=as_given)
-    vars_of(model, make_rotary_anew=lambda _: None)
+    vars_of(import_module("trainwright.parallelism.deepspeed.model"), make_rotary_anew=cast)
 
 
 def vars_of(owner: Any, **values: Any) -> None:

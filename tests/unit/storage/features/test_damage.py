@@ -73,6 +73,8 @@ def test_a_look_up_alone_never_gives_a_wrong_value(made: Made, rng: random.Rando
         "UPDATE value SET event_time = event_time + 1",
         "UPDATE feature SET name = 'quality2' WHERE name = 'quality'",
         "UPDATE feature SET type = 'text' WHERE type = 'integer'",
+        "UPDATE import SET sources = CAST(sources AS BLOB)",
+        "UPDATE feature SET name = CAST(name AS BLOB) WHERE name = 'quality'",
         "UPDATE about SET num_values = num_values + 1",
         "DELETE FROM import WHERE number = 1",
         "DELETE FROM about",
