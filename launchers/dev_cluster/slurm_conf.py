@@ -31,6 +31,7 @@ JobRequeue={job_requeue}
 KillWait={kill_wait_s}
 MaxArraySize={max_array_size}
 SlurmctldTimeout=30
+MessageTimeout={message_timeout_s}
 SlurmdTimeout={slurmd_timeout_s}
 {more}
 {nodes}
@@ -70,6 +71,8 @@ def slurm_conf(names: ClusterNames, hostname: str, memory_mb: int) -> str:
         kill_wait_s=asked.kill_wait_s,
         max_array_size=asked.max_array_size,
         slurmd_timeout_s=asked.slurmd_timeout_s,
+        # An order that is answered later is given again, and then meets the next start of a job.
+        message_timeout_s=max(10, min(30, asked.slurmd_timeout_s // 2)),
         more="\n".join([*_accounting(names, hostname), *_preemption(names)]),
         nodes="\n".join(_nodes(names, hostname, memory_mb)),
         max_time=asked.max_time,

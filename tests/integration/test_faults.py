@@ -1,6 +1,6 @@
 """What befalls a run on a real Slurm, and that it goes on by itself, exactly; the toy engine computes.
 
-All runs of this file share the cluster at once, since most of their time is waiting.
+Runs of this file share the cluster, some at a time, since most of their time is waiting.
 """
 
 import shutil
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .conftest import User
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
+_AT_ONCE = 5  # more ranks that start together would let Slurm's own daemons answer too late
 _FAULT_AT = 50  # ten steps after a checkpoint; the toy engine waits there
 
 
@@ -51,12 +52,13 @@ CELLS = {
 }
 
 
-def _befall(run: ToyRun, fault: Callable[[ToyRun], None]) -> dict[str, Any]:
-    """Let it happen after the fiftieth step; the status after the end."""
+def _befall(project: ToyProject, cell: Cell) -> tuple[ToyRun, dict[str, Any]]:
+    """Submit a run and let it happen after the fiftieth step; the run, and its status after the end."""
+    run = project.submit(*cell.overrides)
     run.reach(_FAULT_AT, timeout_s=240)
-    fault(run)
+    cell.fault(run)
     run.release()
-    return run.finish()
+    return run, run.finish()
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +68,8 @@ def outcomes(
     """Each cell's run and its last status, after all have ended."""
     files = toy_files(tmp_path_factory.mktemp("toy"), small_store)
     projects = [ToyProject.make(ordinary_user, files, dev_cluster) for _ in CELLS]
-    runs = {name: project.submit(*CELLS[name].overrides) for name, project in zip(CELLS, projects, strict=True)}
-    with ThreadPoolExecutor(len(runs)) as pool:
-        futures = {name: pool.submit(_befall, run, CELLS[name].fault) for name, run in runs.items()}
-        yield {name: (runs[name], future.result()) for name, future in futures.items()}
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield dict(zip(CELLS, pool.map(_befall, projects, CELLS.values()), strict=True))
     for project in projects:
         shutil.rmtree(project.folder, ignore_errors=True)
 

@@ -220,6 +220,7 @@ def test_comparing_changes_nothing(project: Path, layout: str) -> None:
     assert not events(twice, GUARD)
 
 
+@IN_MATRIX
 def test_a_loss_that_is_not_finite_is_skipped(project: Path) -> None:
     run = train(project, "nan", _SHORT)
     assert in_forks(run, ["train.steps=6"], wrong_loss(math.nan, rank=0, call=3)) == ["code 0", "code 0"]

@@ -12,6 +12,7 @@ from trainwright.storage.loading.packing import pack_store, packing_folder
 from trainwright.tracking.recorder import read_metrics
 
 from .real_runs import (
+    IN_MATRIX,
     LAYOUTS,
     LENGTH,
     Model,
@@ -44,6 +45,7 @@ def test_layouts_agree_on_packed_samples(project: Path) -> None:
     assert len(set(counted)) > 1
 
 
+@IN_MATRIX
 def test_another_packing_is_refused(project: Path) -> None:
     run = start(project, "changed", ["data.packing=best_fit", "train.steps=500", "checkpoint.every_steps=2"])
     wait_for_step(run, 4)

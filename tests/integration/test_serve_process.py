@@ -20,6 +20,7 @@ import pytest
 from trainwright.launchers.processes import start_time, wait_until
 
 from ..unit.serving.small_run import make_run
+from .real_runs import IN_MATRIX
 
 TIMEOUT_S = 60
 
@@ -133,6 +134,7 @@ def test_kill_9_is_seen_and_cleaned_up(shell: Shell) -> None:
     assert os.listdir(shell.environment["TMPDIR"]) == []
 
 
+@IN_MATRIX
 def test_a_dead_endpoint_does_not_block_its_name(shell: Shell) -> None:
     first = shell.start()
     (replica,) = shell.sessions
@@ -157,6 +159,7 @@ def test_death_at_start_is_one_line_with_the_cause(shell: Shell) -> None:
     assert shell.left() == []
 
 
+@IN_MATRIX
 def test_never_ready_is_given_up(shell: Shell) -> None:
     done = shell.serve(str(shell.folder / "model"), "--wait-s", "4", STAND_IN="hang")
     assert done.returncode == 2

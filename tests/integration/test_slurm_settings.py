@@ -66,6 +66,7 @@ def test_gpus_are_given_to_jobs(folder: Path) -> None:
     assert _slurm(folder, "srun", "--gpus-per-node=h100:2", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES") == "0,1\n"
 
 
+@IN_MATRIX
 def test_urgent_jobs_preempt_those_of_main_after_the_grace_time(folder: Path) -> None:
     log = folder / "state" / "preempted"
     script = f"trap 'echo USR2 $(date +%s.%N) >> {log}' USR2; echo ready >> {log}; while :; do sleep 0.1; done"

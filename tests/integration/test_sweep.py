@@ -35,6 +35,7 @@ def _sweep(site: Site, *words: str) -> "Done":
     fixed = (
         f"cluster.python={folder / 'python'}",
         "cluster.nodes=1",
+        "cluster.ranks_per_node=1",
         "train.steps=60",
         "cluster.environment=[TOY_FAULTS,TOY_STEP_S,TOY_API_KEY]",
     )
@@ -65,7 +66,7 @@ def test_each_task_is_a_run_of_its_own(site: Site) -> None:
 
     cancelled = site.project.user.trainwright("cancel", unwanted.run.path, "--json")
     assert json.loads(cancelled.stdout)["state"] == "cancelled", cancelled.stderr
-    os.kill(hurt.pids(1)[1], signal.SIGKILL)
+    os.kill(hurt.pids(1)[0], signal.SIGKILL)
     assert wait_until(lambda: hurt.attempts() == 2, 120, every_s=0.2), hurt.explain()
     assert _states(site, [alone, later, unwanted]) == ["running", "queued", "cancelled"]
 
@@ -83,7 +84,7 @@ def test_each_task_is_a_run_of_its_own(site: Site) -> None:
 def test_nothing_is_left_of_a_sweep_that_cannot_be(site: Site) -> None:
     runs = site.project.folder / "runs"
     before = sorted(runs.glob("*"))
-    done = _sweep(site, "name=none", "train.seed=1,2", "train.global_batch_size=4,5")
+    done = _sweep(site, "name=none", "train.seed=1,2", "train.micro_batch_size=1,3")
     assert done.returncode == 2
     assert "global_batch_size" in done.stderr
     done = _sweep(site, "name=none", "cluster.constraint=fast,faster")

@@ -40,6 +40,7 @@ def _endpoints(run: ToyRun) -> list[dict[str, Any]]:
     return [row for row in json.loads(done.stdout)["endpoints"] if row["folder"] == str(run.run.endpoint)]
 
 
+@IN_MATRIX
 def test_the_export_waits_through_a_requeue(project: ToyProject) -> None:
     run = project.submit(*_SMALL, "--then", "export")
     run.fault(1, "at 50 exit 1")
