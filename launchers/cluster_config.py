@@ -97,6 +97,12 @@ class ClusterFacts:
         return max(self.number("KillWait", 30), LEAST_KILL_WAIT_S)
 
     @property
+    def unreached_srun_s(self) -> int:
+        """Seconds for which a node's stepd tries to tell an srun that cannot be reached that its ranks are gone: six
+        times with TCPTimeout, and 2 s between (`_send_srun_resp_msg` in slurmstepd's mgr.c)."""
+        return 6 * self.number("TCPTimeout", 2) + 2
+
+    @property
     def keeps_accounts(self) -> bool:
         return self.config.get("AccountingStorageType", "").endswith("slurmdbd")
 
@@ -124,10 +130,10 @@ def read_cluster(slurm: Slurm, timeout_s: float = TIMEOUT_S) -> ClusterFacts:
     )
 
 
-def read_kill_wait(slurm: Slurm) -> int:
-    """KillWait in seconds. Raises SlurmUnreachable."""
+def read_settings(slurm: Slurm) -> ClusterFacts:
+    """The cluster's settings alone: one call. Raises SlurmUnreachable."""
     config = parse_config(slurm.answer(["scontrol", "show", "config"]))
-    return ClusterFacts(config=config, partitions=[], nodes=[]).kill_wait_s
+    return ClusterFacts(config=config, partitions=[], nodes=[])
 
 
 def _signals_children(cgroup_conf: Path) -> bool:

@@ -8,12 +8,13 @@ The batch script sees to both; where it was on the dead node, the first rank of 
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..config.cluster import ClusterConfig
 from ..config.rundir import RunDir
-from .cluster_config import read_kill_wait
+from .cluster_config import read_settings
 from .healing import kept_away
 from .rendezvous import Place
 from .scontrol import ControlRefused, JobControl, host_list
@@ -21,10 +22,13 @@ from .slurm import Slurm, SlurmUnreachable
 
 _LEAVE_S = 15
 """Seconds for ranks to see that a node is lost, and for Slurm to see that they are gone."""
+_TOGETHER_S = 1.5
+"""After so many seconds all of them leave. Where srun cannot be reached, what is said of each later one takes long."""
 _MARGIN_S = 5
 _LOOK_S = 0.5
 _PATIENCE_S = 20.0  # of those who would be killed before long
 
+_AT = "@"  # no host name has it
 _UNUSED = ("down", "drain", "fail", "not_responding", "unknown", "reboot", "power")
 
 
@@ -51,13 +55,19 @@ def _states(slurm: Slurm, nodes: Sequence[str]) -> dict[str, str]:
     return {pair[0]: pair[1].lower() for pair in pairs if len(pair) == 2}
 
 
-def start_soon(run: RunDir, attempt: int, cluster: ClusterConfig, job_id: str, dead: Sequence[str]) -> None:
+def start_soon(
+    run: RunDir, attempt: int, cluster: ClusterConfig, job_id: str, dead: Sequence[str], *, without_srun: bool = False
+) -> None:
     """Have a job that is being ended start again as soon as it is over, if it was requeued; tell its ranks of `dead`.
 
-    Raises SlurmUnreachable, before the ranks are told: they would leave to no purpose.
+    `without_srun`: the batch host is among them, and its srun with it. Raises SlurmUnreachable, before the ranks are
+    told: they would leave to no purpose.
     """
     slurm = Slurm(cluster)
-    seconds = _LEAVE_S if dead else read_kill_wait(slurm) + _MARGIN_S
+    if not dead:
+        seconds = read_settings(slurm).kill_wait_s + _MARGIN_S
+    else:
+        seconds = max(_LEAVE_S, read_settings(slurm).unreached_srun_s + _MARGIN_S) if without_srun else _LEAVE_S
     control = JobControl(slurm, job_id, _PATIENCE_S)
     try:
         control.update(StartTime=f"now+{seconds}seconds")
@@ -66,7 +76,8 @@ def start_soon(run: RunDir, attempt: int, cluster: ClusterConfig, job_id: str, d
         return  # it was not requeued, or is over
     if dead:
         beside = run.lost_nodes(attempt).with_suffix(f".{os.getpid()}")
-        beside.write_text("".join(f"{node}\n" for node in dead), encoding="utf-8")
+        lines = [f"{_AT}{time.time() + _TOGETHER_S:.3f}", *dead]
+        beside.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         beside.rename(run.lost_nodes(attempt))
 
 
@@ -113,7 +124,10 @@ class LostNodes:
         self._look_after()
         while not self._over.wait(_LOOK_S):
             dead = _read(self._marker)
-            if dead and not self._over.is_set():
+            if not dead:
+                continue
+            self._over.wait(max(0.0, min(_TOGETHER_S, _leave_at(self._marker) - time.time())))
+            if not self._over.is_set():
                 self._leave(f"Slurm has given up a node of this job: {', '.join(dead)}")
 
 
@@ -122,12 +136,21 @@ def _stand_in(run: RunDir, attempt: int, cluster: ClusterConfig, place: Place) -
     dead = dead_nodes(Slurm(cluster), place.hosts)
     if place.hosts[0] in dead and place.job_id:
         try:
-            start_soon(run, attempt, cluster, place.job_id, dead)
+            start_soon(run, attempt, cluster, place.job_id, dead, without_srun=True)
         except SlurmUnreachable as error:
             print(f"trainwright: {error}", flush=True)
 
 
 def _read(marker: Path) -> list[str]:
+    return [word for word in _words(marker) if not word.startswith(_AT)]
+
+
+def _leave_at(marker: Path) -> float:
+    """When ranks leave, in seconds since the epoch; 0 if it is not said."""
+    return next((float(word.removeprefix(_AT)) for word in _words(marker) if word.startswith(_AT)), 0.0)
+
+
+def _words(marker: Path) -> list[str]:
     try:
         return marker.read_text(encoding="utf-8").split()
     except OSError:

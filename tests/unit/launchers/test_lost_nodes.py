@@ -15,7 +15,7 @@ from .conftest import write_command
 
 # A lock that is taken twice: the second call never returns, whatever signals there are.
 _RANK = """
-import ctypes, os, sys
+import ctypes, os, sys, time
 from pathlib import Path
 from trainwright.config.cluster import ClusterConfig
 from trainwright.config.rundir import RunDir
@@ -24,7 +24,7 @@ from trainwright.launchers.rendezvous import Place
 from trainwright.launchers.stop_signals import StopSignals
 
 def leave(why):
-    print(why, flush=True)
+    print(f"{why} at {time.time()}", flush=True)
     os._exit(7)
 
 StopSignals()
@@ -51,7 +51,11 @@ def run(tmp_path: Path, commands: Path) -> RunDir:
     run = RunDir(tmp_path / "run")
     run.path.mkdir()
     run.next_attempt()
-    write_command(commands, "scontrol", f'echo "$*" >>{tmp_path}/asked; [ "$1" != show ] || echo "KillWait = 40 sec"')
+    write_command(
+        commands,
+        "scontrol",
+        f'echo "$*" >>{tmp_path}/asked; [ "$1" != show ] || printf "KillWait = 40 sec\\nTCPTimeout = 4 sec\\n"',
+    )
     return run
 
 
@@ -60,10 +64,17 @@ def test_the_second_nodes_first_rank_stands_in_for_a_dead_batch_host(
 ) -> None:
     write_command(commands, "sinfo", "printf 'n1 down*\\nn2 completing\\n'")
     other, deputy = _rank(run, 3), _rank(run, 2)
+    left = []
     for process in (other, deputy):
         said, _ = process.communicate(timeout=30)
-        assert (process.returncode, said) == (7, "Slurm has given up a node of this job: n1\n")
-    assert (tmp_path / "asked").read_text() == "update JobId=7 StartTime=now+15seconds\nupdate JobId=7 ExcNodeList=\n"
+        assert (process.returncode, said.partition(" at ")[0]) == (7, "Slurm has given up a node of this job: n1")
+        left.append(float(said.partition(" at ")[2]))
+    assert abs(left[0] - left[1]) < 0.3, "at the same moment: each that leaves later holds the job up"
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "show config",
+        "update JobId=7 StartTime=now+31seconds",  # six tries of 4 s
+        "update JobId=7 ExcNodeList=",
+    ]
 
 
 @pytest.mark.parametrize("states", ["n1 mixed\\nn2 mixed", "n1 mixed*\\nn2 mixed", "n1 mixed\\nn2 down"])
