@@ -28,10 +28,16 @@ def _megatron(run: RunConfig) -> None:
     if parallel.offload != "none":
         remedy = "take it out, or use parallelism.engine=deepspeed"
         raise UserError("parallelism.offload", f"{parallel.offload}, but megatron keeps its state on the GPU", remedy)
+    if run.train.optimizer.name == "muon" and parallel.zero:
+        problem = f"{parallel.zero} with optimizer muon, which needs whole matrices on each data parallel rank"
+        raise UserError("parallelism.zero", problem, "use zero 0, or train.optimizer.name=adamw")
 
 
 def _deepspeed(run: RunConfig, model: ModelShape) -> None:
     parallel = run.parallelism
+    if run.train.optimizer.name == "muon":
+        remedy = "use parallelism.engine=megatron with zero 0, or adamw"
+        raise UserError("train.optimizer.name", "muon with engine deepspeed", remedy)
     for axis in _ONLY_MEGATRON:
         if getattr(parallel, axis) > 1:
             raise UserError(

@@ -66,6 +66,8 @@ def _changes(run: RunConfig, model: ModelShape) -> Iterator[_Change]:
         for zero in range(4)
         if zero != parallel.zero
     )
+    if run.train.optimizer.name != "adamw":
+        yield _Change(_OTHER_ENGINE, "train.optimizer.name", "adamw")
     other = "deepspeed" if parallel.engine == "megatron" else "megatron"
     yield _Change(_OTHER_ENGINE, "parallelism.engine", other)
     model_ranks = parallel.tensor * parallel.context * parallel.pipeline

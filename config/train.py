@@ -8,14 +8,17 @@ from .base import Section
 
 
 class OptimizerConfig(Section):
-    """AdamW and its numbers."""
+    """The optimizer and its numbers."""
 
-    name: Literal["adamw"] = "adamw"
-    """Optimizer; AdamW with decoupled weight decay (none on norms and biases)."""
+    name: Literal["adamw", "muon"] = "adamw"
+    """AdamW with decoupled weight decay (none on norms and biases), or Muon for the matrices of hidden layers and AdamW
+    for all else (embedding, output, router, norms, biases). Its updates are as large as AdamW's: the same lr does."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     betas: tuple[float, float] = Field(default=(0.9, 0.95), strict=False)
     """Decay rates of the first and second moment."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Muon's momentum (Nesterov's)."""
     eps: float = Field(default=1e-8, gt=0)
     """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.1, ge=0)

@@ -29,7 +29,7 @@ def unwise(run: RunConfig, model: ModelShape, layout: Layout) -> list[str]:
                 f"parallelism.sequence: false at tensor {layout.tensor} keeps the same activations on all its ranks; "
                 "set parallelism.sequence=true"
             )
-        if layout.data * layout.context > 1 and parallel.zero == 0:
+        if layout.data * layout.context > 1 and parallel.zero == 0 and run.train.optimizer.name == "adamw":
             found.append(
                 f"parallelism.zero: 0 keeps the optimizer's state {layout.data * layout.context} times; zero 1 gives "
                 "the same results, and shares it"

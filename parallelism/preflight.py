@@ -14,6 +14,7 @@ from ..config.errors import CannotWrite, UnhealthyNode, UserError
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..storage.checkpoints.slots import SLOTS
 from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..tracking.console import say
 from ..tracking.gpu_sampler import driver_is_here
@@ -24,7 +25,6 @@ from .preflight_findings import Finding, NodeRecord, RankRecord, Room, find_faul
 from .preflight_measures import all_reduce, clock_ahead, matrix_product, versions, write_and_read
 from .preflight_summary import summarize, words_of
 from .ranks import Rank, text_from_rank_zero, texts_at_rank_zero
-from .saving import SLOTS
 
 _HEALTH_TIMEOUT_S = 15.0
 _LOOKS = 3

@@ -17,13 +17,12 @@ from ..config.versions import installed_versions
 from ..storage.checkpoints.checkpoint import HELD_OUT, best_step, held_out_losses
 from ..storage.checkpoints.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
 from ..storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
+from ..storage.checkpoints.slots import SLOTS
 from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.loading.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .engine import Engine
 from .ranks import Rank, all_agree, from_rank_zero
-
-SLOTS = ("weight", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +111,7 @@ class Saver:
             position=progress.position,
             order=self.data.order_record,
             scalars={
+                "optimizer": self.run.train.optimizer.name,
                 "optimizer_steps": progress.updates,
                 "schedule": self.run.train.schedule.model_dump(mode="json"),
                 **({HELD_OUT: progress.held_out} if progress.held_out else {}),

@@ -13,12 +13,13 @@ import torch
 
 from ...config.model import ModelShape
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
+from ...storage.checkpoints.slots import MOMENT, SQUARE
 from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..engine import GRADIENT
 from ..local_tensors import assemble, cut, on_host
 from ..transformers_names import Share, is_split, pieces_of_parameter
 
-SLOTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = (MOMENT, SQUARE)
 
 
 class ZeroState(ABC):
@@ -34,13 +35,13 @@ class ZeroState(ABC):
         self._make_moments(optimizer_steps)
         for name, parameter in self._named:
             shape, pieces = _shape(parameter), pieces_of_parameter(name, self._model, self._share)
-            for slot in (WEIGHT, *SLOTS):
+            for slot in (WEIGHT, *MOMENTS):
                 values = torch.from_numpy(assemble(source, slot, pieces, shape).reshape(-1))
                 self._put(parameter, slot, values)
 
     def owned(self) -> Iterator[OwnedRectangle]:
         """The rectangles of weights and moments that this rank has; float32 copies on the CPU."""
-        return self._cut((WEIGHT, *SLOTS))
+        return self._cut((WEIGHT, *MOMENTS))
 
     def gradients(self) -> Iterator[OwnedRectangle]:
         """This rank's rectangles of the gradient: after the last backward pass, before the step."""
@@ -73,7 +74,7 @@ class ZeroState(ABC):
         """Take this rank's range out of a whole tensor, flat."""
 
     def _fresh(self, flat: torch.Tensor, steps: int) -> dict[str, torch.Tensor]:
-        moments = {slot: torch.zeros_like(flat, dtype=torch.float32) for slot in SLOTS}
+        moments = {slot: torch.zeros_like(flat, dtype=torch.float32) for slot in MOMENTS}
         return {"step": torch.tensor(float(steps)), **moments}
 
 

@@ -55,7 +55,11 @@ class MegatronEngine:
         config.finalize_model_grads_func = finalize_model_grads
         if run.parallelism.overlap:
             overlap(config, self._chunks)
-        self._state = MegatronState([*self._gpts.values()], self._optimizer, model, layout, self._place)
+        self._state = MegatronState(
+            [*self._gpts.values()], self._optimizer, model, layout, self._place, run.train.optimizer.name
+        )
+        if run.train.optimizer.name == "muon":
+            self._state.use_muon(run.train.optimizer.momentum)
         self._share = ContextShare.of(layout, self._place)
         self._micro_batches = MicroBatches(self._share, run.train.micro_batch_size, self._device)
         self._routers = Routers(self._chunks, run, model) if model.experts else None

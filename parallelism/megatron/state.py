@@ -4,22 +4,24 @@ Imported only after compat.prepare().
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
 
 from ...config.layout import Coordinates, Layout
 from ...config.model import ModelShape
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
-from ...storage.checkpoints.tensor_names import Piece, pieces_of
+from ...storage.checkpoints.slots import by_muon, moments_of
+from ...storage.checkpoints.tensor_names import Part, Piece, pieces_of, tensor_shapes
 from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..compat import set_adam_step
 from ..engine import GRADIENT
-from ..local_tensors import assemble, cut, on_host
+from ..local_tensors import assemble, cut, matrix_of, on_host
 from .model import part_of
-
-ADAM_SLOTS = ("exp_avg", "exp_avg_sq")
+from .muon import Matrix, WithMuon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,7 @@ class _Local:
     """
 
     parameter: torch.nn.Parameter
+    part: Part
     pieces: list[Piece]
     main: torch.Tensor
     flat: range
@@ -48,18 +51,41 @@ class MegatronState:
         model: ModelShape,
         layout: Layout,
         place: Coordinates,
+        kind: str,
     ) -> None:
-        self._chunks, self._model, self._layout, self._place = chunks, model, layout, place
+        """`kind` is the run's train.optimizer.name."""
+        self._chunks, self._model, self._layout, self._place, self._kind = chunks, model, layout, place, kind
         self._optimizers = getattr(optimizer, "chained_optimizers", [optimizer])
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
         """Fill parameters, main parameters and Adam's slots; the vocabulary's padding becomes 0."""
         for chunk, name, parameter in self._parameters():
-            weights = torch.from_numpy(assemble(source, WEIGHT, self._pieces(chunk, name), tuple(parameter.shape)))
+            pieces = pieces_of(self._part(chunk, name), self._model)
+            weights = torch.from_numpy(assemble(source, WEIGHT, pieces, tuple(parameter.shape)))
             with torch.no_grad():
                 parameter.copy_(weights.view(parameter.shape))
         for local in self._locals():
             self._load_optimizer(local, source, optimizer_steps)
+
+    def use_muon(self, beta: float) -> None:
+        """Let Muon update the matrices that are its, in each of the optimizers that have them."""
+        for optimizer in self._optimizers:
+            matrices = [self._muon_matrix(local) for local in self._locals() if local.optimizer is optimizer.optimizer]
+            found = [matrix for matrix in matrices if matrix is not None]
+            optimizer.optimizer = WithMuon(optimizer.optimizer, found, tensor_shapes(self._model), beta)
+
+    def _muon_matrix(self, local: _Local) -> Matrix | None:
+        if not local.pieces or not by_muon(self._kind, local.pieces[0].name):
+            return None
+        part = local.part
+        return Matrix(
+            main=local.main,
+            group=local.group,
+            shape=matrix_of(tuple(local.parameter.shape)),
+            pieces=[pieces_of(replace(part, tensor_rank=rank), self._model) for rank in range(part.tensor_size)],
+            own=part.tensor_rank,
+            ranks=_sharing_ranks(local.parameter),
+        )
 
     def owned(self) -> Iterator[OwnedRectangle]:
         """The rectangles of weights and slots that this rank writes; float32 copies on the CPU."""
@@ -83,9 +109,11 @@ class MegatronState:
                 if found is None:
                     continue
                 main, flat, group = found
+                part = self._part(chunk, name)
                 yield _Local(
                     parameter=parameter,
-                    pieces=self._pieces(chunk, name),
+                    part=part,
+                    pieces=pieces_of(part, self._model),
                     main=main,
                     flat=flat,
                     optimizer=optimizer.optimizer,
@@ -98,8 +126,8 @@ class MegatronState:
             for name, parameter in module.named_parameters():
                 yield chunk, name, parameter
 
-    def _pieces(self, chunk: int, name: str) -> list[Piece]:
-        return pieces_of(part_of(name, chunk, self._layout, self._place, self._model), self._model)
+    def _part(self, chunk: int, name: str) -> Part:
+        return part_of(name, chunk, self._layout, self._place, self._model)
 
     def _written_here(self, name: str, parameter: torch.nn.Parameter, optimizer: Any) -> bool:
         """One writer per element: replicas over tensor, context, data and (if tied) pipeline ranks stay silent."""
@@ -113,20 +141,33 @@ class MegatronState:
     def _slots(self, local: _Local) -> Iterator[tuple[str, torch.Tensor]]:
         yield WEIGHT, local.main
         state = local.optimizer.state[local.main]
-        for slot in ADAM_SLOTS:
+        for slot in self._moments(local):
             yield slot, state[slot]
+
+    def _moments(self, local: _Local) -> tuple[str, ...]:
+        return moments_of(self._kind, [piece.name for piece in local.pieces])
 
     def _load_optimizer(self, local: _Local, source: TensorSource, steps: int) -> None:
         """Main parameter and slots: only the flat range that this rank's optimizer has."""
         state = local.optimizer.state[local.main]
-        for slot in (WEIGHT, *ADAM_SLOTS):
+        for slot in (WEIGHT, *self._moments(local)):
             values = assemble(source, slot, local.pieces, tuple(local.parameter.shape)).reshape(-1)
             part = torch.from_numpy(values[local.flat.start : local.flat.stop]).view(local.main.shape)
             if slot == WEIGHT:
                 local.main.data.copy_(part)
             else:
                 state[slot] = part.to(local.main.device, torch.float32, copy=True)
-        set_adam_step(local.optimizer, state, local.group, steps)
+        adamw = local.optimizer.adamw if isinstance(local.optimizer, WithMuon) else local.optimizer
+        set_adam_step(adamw, state, local.group, steps)
+
+
+def _sharing_ranks(parameter: torch.nn.Parameter) -> dist.ProcessGroup:
+    """The ranks that share a matrix: the tensor parallel ones, or those inside each expert."""
+    dense = getattr(parameter, "allreduce", True)
+    group: dist.ProcessGroup = (
+        parallel_state.get_tensor_model_parallel_group() if dense else parallel_state.get_expert_tensor_parallel_group()
+    )
+    return group
 
 
 def _is_distributed(optimizer: Any) -> bool:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...config.model import ModelShape
 from ...storage.checkpoints.rectangles import Rectangle, matrix_shape
+from ...storage.checkpoints.slots import MOMENT, SLOTS, SQUARE, moments_of
 from ...storage.checkpoints.tensor_names import tensor_shapes
 from ...storage.checkpoints.tensor_source import WEIGHT, InitialWeights
 from ..engine import GRADIENT
@@ -48,10 +49,11 @@ class Comparison:
 class Comparer:
     """Compares one layout's folder (see ranks.compute) with outcomes of the reference."""
 
-    def __init__(self, model: ModelShape, folder: Path) -> None:
+    def __init__(self, model: ModelShape, folder: Path, optimizer: str) -> None:
         self._folder = folder
         self._shapes = {name: matrix_shape(shape) for name, shape in tensor_shapes(model).items()}
         self._drawn, self._model = DrawnState(model), model
+        self._optimizer = optimizer
         self._findings: list[Finding] = []
         self._largest: dict[str, float] = {}
 
@@ -132,10 +134,10 @@ class Comparer:
         if not difference <= limit:  # so that a nan is one too
             self._findings.append(Finding(what, difference, limit))
 
-    def _read(self, place: str, slots: tuple[str, ...] = (WEIGHT, "exp_avg", "exp_avg_sq")) -> Slots:
+    def _read(self, place: str, slots: tuple[str, ...] = SLOTS) -> Slots:
         """All ranks' rectangles put together; elements that no rank or several ranks hold are findings."""
-        whole = {slot: {name: np.zeros(shape) for name, shape in self._shapes.items()} for slot in slots}
-        times = {slot: {name: np.zeros(shape, np.int8) for name, shape in self._shapes.items()} for slot in slots}
+        whole = {slot: {name: np.zeros(shape) for name, shape in self._held(slot).items()} for slot in slots}
+        times = {slot: {name: np.zeros(shape, np.int8) for name, shape in self._held(slot).items()} for slot in slots}
         for slot, name, rows, cols, values in _rectangles(self._folder / place):
             whole[slot][name][rows, cols] = values
             times[slot][name][rows, cols] += 1
@@ -145,6 +147,14 @@ class Comparer:
                     words = f"{int((count == 0).sum())} elements by no rank, {int((count > 1).sum())} by several"
                     self._findings.append(Finding(f"{slot} of {name} ({place}) is held: {words}", 1.0, 0.0))
         return whole
+
+    def _held(self, slot: str) -> dict[str, tuple[int, int]]:
+        """Tensors that have the slot, with their shapes."""
+        return {
+            name: shape
+            for name, shape in self._shapes.items()
+            if slot not in (MOMENT, SQUARE) or slot in moments_of(self._optimizer, [name])
+        }
 
 
 def _rectangles(folder: Path) -> Iterator[tuple[str, str, slice, slice, NDArray[np.float32]]]:

@@ -1,4 +1,4 @@
-"""What one rank computes, by other people's code: transformers' model, plain loops over micro batches, NumPy's AdamW.
+"""What one rank computes, by other people's code: transformers' model, plain loops, the optimizer in NumPy.
 
 Nothing of an engine is used here, so a mistake that an engine makes in every layout shows too.
 """
@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 
 from ...config.model import ModelShape
 from ...config.run import RunConfig
+from ...storage.checkpoints.slots import MOMENT, SLOTS, by_muon
 from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array
 from ..engine import GRADIENT, Samples
 from ..transformers_names import pieces_of_parameter
@@ -51,8 +52,7 @@ class Reference:
         drawn = DrawnState(model)
         self._shapes = drawn.shapes
         self._state: Slots = {
-            slot: {name: drawn.whole(slot, name).astype(np.float64) for name in drawn.shapes}
-            for slot in (WEIGHT, "exp_avg", "exp_avg_sq")
+            slot: {name: drawn.whole(slot, name).astype(np.float64) for name in drawn.shapes} for slot in SLOTS
         }
         self._routed: list[torch.Tensor] = []
         self._watch_routers()
@@ -175,14 +175,31 @@ class Reference:
         clip = min(1.0, given.clip_norm / (norm + 1e-6)) if given.clip_norm else 1.0
         self._updates += 1
         for name, weight in self._state[WEIGHT].items():
-            mean, square = self._state["exp_avg"][name], self._state["exp_avg_sq"][name]
             own = gradient[name] * clip
+            if by_muon(given.name, name):
+                self._update_by_muon(name, own, learning_rate)
+                continue
+            mean, square = self._state[MOMENT][name], self._state["exp_avg_sq"][name]
             mean[:] = first * mean + (1 - first) * own
             square[:] = second * square + (1 - second) * own**2
             is_matrix = len(self._shapes[name]) > 1
             weight *= 1 - learning_rate * (given.weight_decay if is_matrix else 0)
             corrected = np.sqrt(square / (1 - second**self._updates)) + given.eps
             weight -= learning_rate * mean / (1 - first**self._updates) / corrected
+
+    def _update_by_muon(self, name: str, own: NDArray[np.float64], learning_rate: float) -> None:
+        """Muon with Nesterov momentum (https://kellerjordan.github.io/posts/muon), scaled as in
+        https://arxiv.org/abs/2502.16982, equation 4; the orthogonal matrix by the same five iterations."""
+        given, weight, momentum = self._run.train.optimizer, self._state[WEIGHT][name], self._state[MOMENT][name]
+        momentum[:] = given.momentum * momentum + own
+        x = own + given.momentum * momentum
+        x = x / (np.linalg.norm(x) + 1e-7)
+        for _ in range(5):
+            square = x @ x.T if x.shape[0] <= x.shape[1] else x.T @ x
+            mixed = -4.7750 * square + 2.0315 * square @ square
+            x = 3.4445 * x + (mixed @ x if x.shape[0] <= x.shape[1] else x @ mixed)
+        weight *= 1 - learning_rate * given.weight_decay
+        weight -= learning_rate * 0.2 * max(x.shape) ** 0.5 * x
 
 
 def _matrix(x: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,8 @@ def verify(folder: Path) -> dict[str, Any]:
     layout = layout_of(run, model)
     began = time.perf_counter()
     run_forked(layout.world_size, lambda rank: compute(run, model, rank, folder / "ranks"), _PATIENCE_S)
-    comparison = Comparer(model, folder / "ranks").compare(_reference(run, model, folder), run.train.seed)
+    comparer = Comparer(model, folder / "ranks", run.train.optimizer.name)
+    comparison = comparer.compare(_reference(run, model, folder), run.train.seed)
     return {
         "layout": layout.sizes(),
         "findings": [asdict(finding) for finding in comparison.findings],

@@ -187,6 +187,10 @@ def require_fit(checkpoint: Checkpoint, run: RunConfig, model: ModelShape, token
     if manifest.tokenizer_fingerprint != tokenizer_fingerprint:
         problem = f"tokenizer {tokenizer_fingerprint[:12]} is not the {manifest.tokenizer_fingerprint[:12]} of {where}"
         raise UserError("data.train", problem, "use stores of the tokenizer that the checkpoint was trained with")
+    used, wanted = manifest.scalars.get("optimizer", "adamw"), run.train.optimizer.name
+    if used != wanted:
+        problem = f"{wanted}, but checkpoint {where} has the state of {used}"
+        raise UserError("train.optimizer.name", problem, f"use {used}, or start from its export (checkpoint.init_from)")
     expected, found = tensor_shapes(model), checkpoint.shapes()
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

@@ -46,6 +46,7 @@ def case(name: str, model: Model, ranks: int, /, *more: str, **axes: Any) -> Cas
 
 
 PLAIN = "data.document_mask=false"
+MUON = "train.optimizer.name=muon"
 RESTART = "data.reset_positions=true"
 MEGATRON = [
     case("one", LLAMA, 1, zero=0),
@@ -71,6 +72,11 @@ MEGATRON = [
     case("tp2-recompute-full", LLAMA, 2, "train.recompute=full", tensor=2, sequence=True),
     case("cp2-recompute-attention", LLAMA, 2, "train.recompute=attention", context=2),
     case("no-clip", LLAMA, 2, "train.optimizer.clip_norm=0", tensor=2),
+    case("muon-tp2-pp2", QWEN2, 4, MUON, tensor=2, pipeline=2, sequence=True, zero=0),
+    case("muon-tp4-few-kv-heads", LLAMA_TIED, 4, MUON, tensor=4, zero=0),
+    case("muon-dp2-cp2", QWEN3, 4, MUON, context=2, zero=0),
+    case("muon-etp2-ep2", QWEN2_MOE, 4, MUON, tensor=2, sequence=True, expert_tensor=2, expert=2, zero=0),
+    case("muon-ep2-whole", QWEN3_MOE, 4, MUON, tensor=2, sequence=True, expert=2, zero=0),
     case("ep2", QWEN2_MOE, 2, expert=2),
     case("ep2-plain", MIXTRAL, 2, PLAIN, expert=2),
     case("ep2-copies", QWEN3_MOE, 4, expert=2, zero=1),
@@ -127,6 +133,7 @@ IN_TEST = {
     "tp2-sp-cp2",
     "ep2-copies",
     "etp2-ep2",
+    "muon-etp2-ep2",
     "pp2-vpp2-ep2",
     "dense-first-pp2",
     "tp2-pp2-ep2-recompute",

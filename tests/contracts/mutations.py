@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..integration.real_runs import QWEN2_MOE, QWEN3_MOE
-from .cases import LLAMA, LLAMA_TIED, QWEN2, QWEN3, Case, case
+from .cases import LLAMA, LLAMA_TIED, MUON, QWEN2, QWEN3, Case, case
 
 
 def _missing_norm_mark() -> None:
@@ -165,6 +165,17 @@ def _rotary_cast() -> None:
     vars_of(import_module("trainwright.parallelism.deepspeed.model"), make_rotary_anew=cast)
 
 
+def _muon_on_shares() -> None:
+    """What ranks hold is made orthogonal by itself, not the whole matrix."""
+    muon = import_module("trainwright.parallelism.megatron.muon")
+
+    def alone(self: Any, matrix: Any, update: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = muon.orthogonal(update[None])[0] * (0.2 * max(update.shape) ** 0.5)
+        return made
+
+    vars_of(muon.WithMuon, _orthogonal=alone)
+
+
 def vars_of(owner: Any, **values: Any) -> None:
     """Put values in place of the owner's own."""
     for name, value in values.items():
@@ -182,6 +193,7 @@ SEEDED: dict[str, tuple[Callable[[], None], Case]] = {
     "seed not split over stages": (_seed_not_split, case("pp2-4", LLAMA, 2, pipeline=2, virtual_pipeline=2)),
     "wrong expert offset": (_wrong_expert_offset, _EP2),
     "decay of biases": (_bias_decay, case("bias", QWEN2, 2, tensor=2)),
+    "Muon on each rank's share": (_muon_on_shares, case("muon-tp2", LLAMA, 2, MUON, tensor=2, zero=0)),
     "last micro batch dropped": (_last_micro_batch_dropped, case("dp2", LLAMA, 2)),
 }
 """Name -> what is done to a rank, and a layout in which it shows."""

@@ -58,7 +58,7 @@ def test_taken_in_trained_on_and_given_out(trained: Path, tmp_path: Path, layout
     print(f"{layout}: logits at step 0 within {at_once:.1e} of transformers', after ten steps within {after:.1e}")
     assert max(at_once, after) <= 1e-5
     losses = [loss for loss, _ in curve(run).values()]
-    assert max(losses) < 4.0, "training went on from the weights, not from random ones"
+    assert max(losses) < 5.0, "training went on from the weights: random ones give 6"
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)

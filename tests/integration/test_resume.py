@@ -10,12 +10,14 @@ from trainwright.storage.checkpoints.checkpoint import DATA_FILE, committed_step
 from .real_runs import (
     IN_MATRIX,
     LAYOUTS,
+    ONE_RANK,
     Curve,
     Model,
     curve,
     go_on,
     kill_in_a_save,
     killed_and_resumed,
+    largest_difference,
     make_project,
     run_chain,
     start,
@@ -57,6 +59,20 @@ def test_same_layout_is_bitwise_equal(project: Path, uninterrupted: Callable[[st
 def test_other_layouts(project: Path) -> None:
     """Changes of layout in one run, six in the whole matrix, a kill before each, against one rank left alone."""
     assert run_chain(project, CHAIN) <= 1e-5
+
+
+@IN_MATRIX
+def test_muon(project: Path) -> None:
+    """Bitwise in its layout; in others it is the same optimizer, whose iterations make more of rounding."""
+    length = [*LENGTH, "train.optimizer.name=muon", "parallelism.zero=0"]
+    whole = curve(train(project, "muon", [*length, *LAYOUTS["tp2_pp2"]]))
+    assert killed_and_resumed(project, "muon-killed", [*length, *LAYOUTS["tp2_pp2"]], STEPS) == whole
+    run = train(project, "muon-tp2", [*length, *LAYOUTS["tp2_sp"], "train.steps=6"])
+    go_on(run, [*ONE_RANK, *length, *LAYOUTS["dp2"], "parallelism.zero=0"])
+    difference = largest_difference(whole, curve(run))
+    print(f"muon: another layout, then another: {difference:.1e}")
+    assert difference <= 1e-3
+    assert whole[STEPS][0] < whole[1][0]
 
 
 @IN_MATRIX

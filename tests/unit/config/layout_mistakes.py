@@ -3,12 +3,18 @@
 SECTIONS = {
     "cluster": ("nodes", "ranks_per_node"),
     "train": ("global_batch_size", "micro_batch_size", "recompute"),
+    "train.optimizer": ("name",),
     "train.router": ("z_loss_coef", "aux_loss_coef"),
     "data": ("sequence_length",),
 }
 DENSE = [
     ("tensor=3", "parallelism.tensor: 3 does not divide the model's num_attention_heads 4; use one of [1, 2, 4]"),
     ("tensor=8", "parallelism.tensor: 8 does not divide the model's num_attention_heads 4"),
+    (
+        "name=muon",
+        "parallelism.zero: 1 with optimizer muon, which needs whole matrices on each data parallel rank; use zero 0",
+    ),
+    ("name=muon engine=deepspeed zero=2", "train.optimizer.name: muon with engine deepspeed"),
     ("tensor=2", "make the world size a multiple of 2"),
     ("tensor=4 ranks_per_node=6", "tensor 4 x pipeline 1 does not divide the world size 6"),
     (

@@ -127,6 +127,10 @@ def test_what_does_not_fit_is_refused_by_field(run: RunDir) -> None:
 
     with pytest.raises(UserError, match=r"^model: lm_head\.weight has shape None"):
         require_fit(checkpoint, config, dataclasses.replace(model, tied=True), fingerprint)
+    optimizer = config.train.optimizer.model_copy(update={"name": "muon"})
+    other = config.model_copy(update={"train": config.train.model_copy(update={"optimizer": optimizer})})
+    with pytest.raises(UserError, match=r"^train\.optimizer\.name: muon, but checkpoint .* has the state of adamw"):
+        require_fit(checkpoint, other, model, fingerprint)
     short = config.model_copy(update={"train": config.train.model_copy(update={"steps": 4})})
     with pytest.raises(UserError, match=r"^train\.steps: 4 is below the step 5"):
         require_fit(checkpoint, short, model, fingerprint)
