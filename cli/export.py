@@ -19,6 +19,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--shard-size-gb", type=float, default=5.0, metavar="G", help="largest file in GB (5)")
     text = "compare transformers' logits on the export with the engine's on the checkpoint, on this machine"
     parser.add_argument("--check", action="store_true", help=text)
+    alone = "of a run with train.lora, write the adapters alone, in peft's files (without: the model with them merged)"
+    parser.add_argument("--adapter", action="store_true", help=alone)
     add_json_option(parser)
     parser.set_defaults(run=run)
 
@@ -36,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not 0.001 <= arguments.shard_size_gb <= 1000:
         raise UserError("--shard-size-gb", f"{arguments.shard_size_gb} is out of range", "give 0.001 to 1000")
     options = ExportOptions(
-        dtype=arguments.dtype, shard_bytes=int(arguments.shard_size_gb * 1e9), check=arguments.check
+        dtype=arguments.dtype,
+        shard_bytes=int(arguments.shard_size_gb * 1e9),
+        check=arguments.check,
+        adapter=arguments.adapter,
     )
     checkpoint = find_checkpoint(arguments.checkpoint)
     with BytesProgress("export") as progress:
@@ -46,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     text = (
         f"exported {exported.run} step {exported.step} to {exported.folder}: {exported.num_bytes / 1e6:.1f} MB of "
         f"{exported.dtype} in {exported.num_files} file{'s' * (exported.num_files > 1)}, "
-        f"weights {exported.weights_digest[:12]}{checked}\nnext: trainwright serve {exported.folder}"
+        f"weights {exported.weights_digest[:12]}{checked}"
+        + ("" if arguments.adapter else f"\nnext: trainwright serve {exported.folder}")
     )
     emit(arguments, record, text)
     return 0

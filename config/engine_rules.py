@@ -1,6 +1,7 @@
 """What each engine can do: options that it lacks are refused in one line, with those that it has. No torch."""
 
 from .errors import UserError
+from .lora import OF_FEED_FORWARD, LoraConfig
 from .model import ModelShape
 from .run import RunConfig
 
@@ -13,10 +14,30 @@ def engine_rule(run: RunConfig, model: ModelShape) -> None:
     if folder is not None and run.parallelism.offload != "nvme":
         remedy = "take it out, or set parallelism.offload=nvme"
         raise UserError("parallelism.offload_folder", f"{folder} with offload {run.parallelism.offload}", remedy)
+    if run.train.lora is not None:
+        _lora(run, run.train.lora, model)
     if run.parallelism.engine == "megatron":
         _megatron(run)
     else:
         _deepspeed(run, model)
+
+
+def _lora(run: RunConfig, lora: LoraConfig, model: ModelShape) -> None:
+    """Adapters stand beside whole matrices that came from elsewhere."""
+    if run.parallelism.engine != "deepspeed":
+        remedy = "use parallelism.engine=deepspeed, or take train.lora out"
+        raise UserError("train.lora", f"rank {lora.rank} with engine {run.parallelism.engine}", remedy)
+    if run.checkpoint.init_from is None:
+        remedy = "give a Hugging Face folder as checkpoint.init_from"
+        raise UserError("train.lora", "without checkpoint.init_from: there are no weights to adapt", remedy)
+    for axis in ("tensor", "expert"):
+        size = getattr(run.parallelism, axis)
+        if size > 1:
+            raise UserError(f"parallelism.{axis}", f"{size} with train.lora", "use 1 and zero 3")
+    outside = [target for target in lora.targets if target in OF_FEED_FORWARD]
+    if model.experts is not None and outside:
+        problem = f"{outside} of a mixture of experts, whose experts are trained as one"
+        raise UserError("train.lora.targets", problem, "use those of attention")
 
 
 def _megatron(run: RunConfig) -> None:

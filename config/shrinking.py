@@ -54,6 +54,7 @@ def shrink(run: RunConfig, model: ModelShape) -> tuple[RunConfig, ModelShape]:
         "global_batch_size": micro * count * small.data,
         "precision": "fp32",
         "steps": 2,
+        "lora": None,  # the layout is that of the weights
     }
     small_run = run.model_copy(
         update={

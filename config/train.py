@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .base import Section
+from .lora import LoraConfig
 
 
 class OptimizerConfig(Section):
@@ -72,6 +73,8 @@ class TrainConfig(Section):
     """The optimizer."""
     schedule: ScheduleConfig = ScheduleConfig()
     """The learning-rate schedule."""
+    lora: LoraConfig | None = None
+    """Adapters of low rank, which are trained in place of all weights; with the deepspeed engine. null: all weights."""
     router: RouterConfig = RouterConfig()
     """The router's losses, for models with experts."""
     deterministic: bool = False

@@ -10,6 +10,7 @@ from ..config.layout_rules import layout_of
 from ..config.model import ModelShape, read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..storage.checkpoints.adapters import BASE, require_same_base
 from ..storage.checkpoints.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.loading.held_out import held_out_data
@@ -60,7 +61,10 @@ def with_start(run: RunConfig, model: ModelShape, data: TrainingData, run_dir: R
     steps = committed_steps(run_dir) if run_dir else []
     if run_dir and steps:
         with contextlib.suppress(FoundBad):
-            require_fit(open_checkpoint(run_dir.checkpoint(steps[-1])), run, model, data.tokenizer_fingerprint)
+            newest = open_checkpoint(run_dir.checkpoint(steps[-1]))
+            require_fit(newest, run, model, data.tokenizer_fingerprint)
+            if run.train.lora is not None:
+                require_same_base(run, model, newest.manifest.scalars.get(BASE))
         return run
     if run.checkpoint.init_from is not None:
         _check_weights(Path(run.checkpoint.init_from), model, data.tokenizer_fingerprint)

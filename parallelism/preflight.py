@@ -14,8 +14,8 @@ from ..config.errors import CannotWrite, UnhealthyNode, UserError
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..storage.checkpoints.adapters import trained_shapes
 from ..storage.checkpoints.slots import SLOTS
-from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..tracking.console import say
 from ..tracking.gpu_sampler import driver_is_here
 from ..tracking.ledger import LedgerWriter
@@ -110,7 +110,7 @@ def _agreed(run: RunConfig, run_dir: RunDir, model: ModelShape, records: Sequenc
     """What rank 0 finds, on every rank."""
     text = ""
     if records:
-        numbers = sum(math.prod(shape) for shape in tensor_shapes(model).values())
+        numbers = sum(math.prod(shape) for shape in trained_shapes(run, model).values())
         room = Room(
             folder=str(run_dir.path), free_bytes=_free_bytes(run_dir), checkpoint_bytes=numbers * 4 * len(SLOTS)
         )

@@ -24,6 +24,7 @@ from ..storage.checkpoints.checkpoint import open_checkpoint
 from ..storage.loading.training_data import TrainingData
 from .engines import build_engine, prepare
 from .ranks import join
+from .resume import state_of
 
 
 def write_logits(run: RunConfig, run_dir: RunDir, checkpoint: Path, out: Path, shape: tuple[int, int]) -> None:
@@ -37,7 +38,7 @@ def write_logits(run: RunConfig, run_dir: RunDir, checkpoint: Path, out: Path, s
     join(layout.world_size)
     try:
         engine = build_engine(run, model, layout, rank=0)
-        engine.load(open_checkpoint(checkpoint), 0)
+        engine.load(state_of(open_checkpoint(checkpoint), run, model), 0)
         logits = engine.logits(tokens)
     finally:
         dist.destroy_process_group()

@@ -9,6 +9,7 @@ from ..config.errors import FoundBad, UserError
 from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..storage.checkpoints.adapters import BASE, FirstAdapters, WithBase, base_of, require_same_base
 from ..storage.checkpoints.checkpoint import Checkpoint, committed_steps, find_checkpoint, open_checkpoint, require_fit
 from ..storage.checkpoints.checkpoint_writer import set_aside
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
@@ -64,8 +65,21 @@ def _check_order(checkpoint: Checkpoint, run: RunConfig, data: TrainingData, me:
         print(f"data.stages: others than the checkpoint's from position {change} on", file=sys.stderr, flush=True)
 
 
+def state_of(checkpoint: Checkpoint, run: RunConfig, model: ModelShape) -> TensorSource:
+    """All that an engine is to be filled with: what the checkpoint has, and the weights that its adapters adapt.
+
+    Raises UserError if these are not what they were.
+    """
+    if run.train.lora is None:
+        return checkpoint
+    require_same_base(run, model, checkpoint.manifest.scalars.get(BASE))
+    return WithBase(base_of(run, model), checkpoint)
+
+
 def first_weights(run: RunConfig, model: ModelShape) -> TensorSource:
     """Where a run without a checkpoint starts: a Hugging Face folder's weights, or random ones."""
+    if run.train.lora is not None:
+        return WithBase(base_of(run, model), FirstAdapters(run.train.lora, model, run.train.seed))
     if run.checkpoint.init_from is not None:
         return HuggingFaceWeights(Path(run.checkpoint.init_from), model)
     return InitialWeights(model, run.train.seed)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from ..config.model import ModelShape
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..config.versions import installed_versions
+from ..storage.checkpoints.adapters import BASE, base_of, trained_shapes
 from ..storage.checkpoints.checkpoint import HELD_OUT, best_step, held_out_losses
 from ..storage.checkpoints.checkpoint_writer import files_written, prepare_folder, remove_old, write_rank_files
 from ..storage.checkpoints.manifest import FORMAT_VERSION, Manifest, write_manifest
 from ..storage.checkpoints.slots import SLOTS
-from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.loading.training_data import TrainingData
 from ..tracking.ledger import LedgerWriter
 from .engine import Engine
@@ -51,6 +52,14 @@ class Saver:
     ledger: LedgerWriter
     attempt: int
     wandb_id: str | None
+
+    @cached_property
+    def lora(self) -> dict[str, Any]:
+        """What the manifest says of adapters, and of the weights beside which they stand."""
+        lora = self.run.train.lora
+        if lora is None:
+            return {}
+        return {"lora": lora.model_dump(mode="json"), BASE: base_of(self.run, self.model).sampled_digest()}
 
     def save(self, engine: Engine, progress: Progress) -> None:
         """Write, agree, commit, remove old ones. CannotWrite on every rank if a rank's disk refuses."""
@@ -115,13 +124,14 @@ class Saver:
                 "optimizer_steps": progress.updates,
                 "schedule": self.run.train.schedule.model_dump(mode="json"),
                 **({HELD_OUT: progress.held_out} if progress.held_out else {}),
+                **self.lora,
                 "random_state": "none drawn while training; initial weights from train.seed",
             },
             layout=self.layout.sizes(),
             engine=self.run.parallelism.engine,
             precision=self.run.train.precision,
             versions=installed_versions(),
-            tensors={name: list(shape) for name, shape in tensor_shapes(self.model).items()},
+            tensors={name: list(shape) for name, shape in trained_shapes(self.run, self.model).items()},
             slots=list(SLOTS),
             files=files_written(folder, self.me.world_size),
             tokenizer_fingerprint=self.data.tokenizer_fingerprint,

@@ -34,7 +34,7 @@ from .hang_report import Reporter
 from .preflight import preflight
 from .ranks import Rank, from_rank_zero, host_array, join
 from .recording import draw, recording, step_record
-from .resume import find_start, first_weights
+from .resume import find_start, first_weights, state_of
 from .saving import Progress, Saver
 from .schedule import learning_rate
 from .staging import damage_in_copy, stage
@@ -200,7 +200,7 @@ class _Training:
             return Progress(step=0, tokens=0, position=0, updates=0)
         manifest = start.manifest
         updates = int(manifest.scalars["optimizer_steps"])
-        self._engine.load(start, updates)
+        self._engine.load(state_of(start, self._run, self._model), updates)
         behind = position_after(self._run_dir, manifest.step, manifest.position) if self._me.rank == 0 else 0
         position = from_rank_zero(behind)
         return Progress(step=manifest.step, tokens=manifest.tokens, position=position, updates=updates)

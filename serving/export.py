@@ -1,7 +1,7 @@
 """From a checkpoint to a Hugging Face folder: read tensor by tensor, no model built, no torch."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.errors import FoundBad, UserError
+from ..config.loading import load_frozen
 from ..config.model import ModelShape, read_model
+from ..config.run import RunConfig
 from ..config.rundir import RunDir
+from ..storage.checkpoints.adapters import BASE, Merged, base_of, require_same_base, trained_shapes
 from ..storage.checkpoints.checkpoint import Checkpoint, file_crc32c
 from ..storage.checkpoints.manifest import FILE_NAME as MANIFEST
+from ..storage.checkpoints.rectangles import Rectangle, matrix_shape
 from ..storage.checkpoints.tensor_names import tensor_shapes
-from ..storage.checkpoints.tensor_source import WEIGHT
+from ..storage.checkpoints.tensor_source import WEIGHT, TensorSource
+from .adapter_files import write_adapter
 from .engine_check import check_by_engine
 from .model_files import write_model_files
 from .read_back import read_back
@@ -31,6 +36,8 @@ class ExportOptions:
 
     dtype: DType | None = None
     shard_bytes: int = DEFAULT_SHARD_BYTES
+    adapter: bool = False
+    """Only the adapters of a run with train.lora, in peft's files, and not the whole model with them merged."""
     check: bool = False
     """Whether transformers must compute on the export what the engine computes on the checkpoint (loads both)."""
 
@@ -81,28 +88,50 @@ def export_checkpoint(
     run = run_of(checkpoint)
     dtype = options.dtype or DTYPES[checkpoint.manifest.precision]
     model = read_model(run.model_config)
-    tensors = _tensors(checkpoint, run, model, dtype)
+    config = load_frozen(run.run_yaml)
+    tensors = _tensors(checkpoint, run, config, dtype)
     with new_folder(folder) as beside:
         checkpoint.check_files()
-        weights = WeightFiles(beside, tensors, options.shard_bytes)
-        progress = _Progress(2 * weights.num_bytes, on_bytes)
-        digest = weights.write(_reader(checkpoint), progress.add)
-        write_model_files(run, beside, dtype)
-        read_back(checkpoint, model, beside, dtype, lambda values: progress.add(values * item_bytes(dtype)))
-        difference = check_by_engine(run.path, checkpoint.folder, beside) if options.check else None
+        if options.adapter:
+            rows = _reader(checkpoint, checkpoint, checkpoint.shapes())
+            progress = _Progress(1, lambda *_: None)  # they are small
+            digest, num_bytes = write_adapter(beside, checkpoint, config, dtype, rows, progress.add)
+            num_files, difference = 1, None
+        else:
+            weights = WeightFiles(beside, tensors, options.shard_bytes)
+            num_bytes, num_files = weights.num_bytes, len(weights.names)
+            digest = _write_whole(checkpoint, weights_of(checkpoint, config, model), weights, on_bytes, run, dtype)
+            difference = check_by_engine(run.path, checkpoint.folder, beside) if options.check else None
         exported = Exported(
             folder=folder,
             run=run.name,
             step=checkpoint.manifest.step,
             tokens=checkpoint.manifest.tokens,
             dtype=dtype,
-            num_bytes=weights.num_bytes,
-            num_files=len(weights.names),
+            num_bytes=num_bytes,
+            num_files=num_files,
             weights_digest=digest,
             logits_max_rel=difference,
         )
         _write_record(beside / RECORD, exported, checkpoint)
     return exported
+
+
+def _write_whole(
+    checkpoint: Checkpoint,
+    source: TensorSource,
+    weights: WeightFiles,
+    on_bytes: Callable[[int, int], None],
+    run: RunDir,
+    dtype: DType,
+) -> str:
+    """Weights, config and tokenizer, read again; the weights' digest."""
+    model = read_model(run.model_config)
+    progress = _Progress(2 * weights.num_bytes, on_bytes)
+    digest = weights.write(_reader(checkpoint, source, tensor_shapes(model)), progress.add)
+    write_model_files(run, weights.folder, dtype)
+    read_back(source, model, weights.folder, dtype, lambda values: progress.add(values * item_bytes(dtype)))
+    return digest
 
 
 class _Progress:
@@ -117,27 +146,40 @@ class _Progress:
         self._on_bytes(self._done, self._total)
 
 
-def _tensors(checkpoint: Checkpoint, run: RunDir, model: ModelShape, dtype: DType) -> list[Tensor]:
-    """The tensors that the model's config calls for, by name; the checkpoint must have these and no others."""
-    expected, found = tensor_shapes(model), checkpoint.shapes()
+def weights_of(checkpoint: Checkpoint, config: RunConfig, model: ModelShape) -> TensorSource:
+    """The model's weights: the checkpoint's own, or those that its adapters and their base make together.
+
+    Raises UserError if the base is not what the adapters were trained on.
+    """
+    if config.train.lora is None:
+        return checkpoint
+    require_same_base(config, model, checkpoint.manifest.scalars.get(BASE))
+    return Merged(base_of(config, model), checkpoint, config.train.lora, model)
+
+
+def _tensors(checkpoint: Checkpoint, run: RunDir, config: RunConfig, dtype: DType) -> list[Tensor]:
+    """The tensors of the model's config, by name; the checkpoint must have those that the run trains and no others."""
+    model = read_model(run.model_config)
+    expected, found = trained_shapes(config, model), checkpoint.shapes()
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             problem = f"{name} is {found.get(name, 'missing')}, but {expected.get(name, 'no tensor')} in the model of"
             remedy = "use the config that this checkpoint was trained with"
             raise FoundBad(str(checkpoint.folder), f"{problem} {run.model_config}", remedy)
-    return [Tensor(name=name, dtype=dtype, shape=shape) for name, shape in sorted(expected.items())]
+    return [Tensor(name=name, dtype=dtype, shape=shape) for name, shape in sorted(tensor_shapes(model).items())]
 
 
-def _reader(checkpoint: Checkpoint) -> ReadRows:
+def _reader(checkpoint: Checkpoint, source: TensorSource, shapes: Mapping[str, tuple[int, ...]]) -> ReadRows:
     def read(name: str, row: int, num_rows: int) -> NDArray[np.float32]:
+        place = Rectangle(row=row, num_rows=num_rows, col=0, num_cols=matrix_shape(shapes[name])[1])
         try:
-            values = checkpoint.read(WEIGHT, name, row, num_rows)
+            values = source.read_rectangle(WEIGHT, name, place)
         except FileNotFoundError:
             problem = "was removed while it was read"
             raise UserError(str(checkpoint.folder), problem, "export a newer step or raise checkpoint.keep") from None
         if not np.isfinite(values).all():
             raise FoundBad(str(checkpoint.folder), f"{name} holds NaN or infinity", "export an earlier step")
-        return values
+        return values if len(shapes[name]) == 2 else values.reshape(-1)
 
     return read
 

@@ -8,11 +8,10 @@ import numpy as np
 
 from ..config.errors import FoundBad, UserError
 from ..config.model import ModelShape, read_model
-from ..storage.checkpoints.checkpoint import Checkpoint
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.checkpoints.rectangles import Rectangle, matrix_shape
 from ..storage.checkpoints.tensor_names import tensor_shapes
-from ..storage.checkpoints.tensor_source import WEIGHT, Float32Array
+from ..storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
 from .safetensors_file import DType
 
 # Half a unit in the last place over the value (IEEE 754 binary16; bfloat16 has 8 bits of precision), and the largest
@@ -24,9 +23,9 @@ _REMEDY = "export again; if it fails again, report it with this line"
 
 
 def read_back(
-    checkpoint: Checkpoint, model: ModelShape, folder: Path, dtype: DType, on_values: Callable[[int], None]
+    source: TensorSource, model: ModelShape, folder: Path, dtype: DType, on_values: Callable[[int], None]
 ) -> None:
-    """Compare the weights in `folder` with the checkpoint's, some rows at a time; `on_values` hears of every piece.
+    """Compare the weights in `folder` with those of `source`, some rows at a time; `on_values` hears of every piece.
 
     Raises FoundBad naming the first tensor that is missing, too many, of another shape, or further from the
     checkpoint's values than rounding to `dtype` goes.
@@ -45,7 +44,7 @@ def read_back(
         step = max(1, _BLOCK_VALUES // cols)
         for row in range(0, rows, step):
             place = Rectangle(row=row, num_rows=min(step, rows - row), col=0, num_cols=cols)
-            kept = checkpoint.read_rectangle(WEIGHT, name, place)
+            kept = source.read_rectangle(WEIGHT, name, place)
             if not _equal(written.read_rectangle(WEIGHT, name, place), kept, dtype):
                 problem = f"{name} was written with other values than the checkpoint has"
                 raise FoundBad(str(folder), problem, _REMEDY)

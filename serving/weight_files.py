@@ -18,7 +18,7 @@ class WeightFiles:
     """The split of sorted tensors over files of at most `shard_bytes` (a larger tensor has a file of its own)."""
 
     def __init__(self, folder: Path, tensors: list[Tensor], shard_bytes: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self._shards: list[list[Tensor]] = [[]]
         size = 0
         for tensor in tensors:
@@ -37,7 +37,7 @@ class WeightFiles:
         """Write every file, and the index if there is more than one; returns the weights digest."""
         digests: dict[str, str] = {}
         for name, shard in zip(self.names, self._shards, strict=True):
-            digests |= write_safetensors(self._folder / name, shard, read_rows, on_bytes)
+            digests |= write_safetensors(self.folder / name, shard, read_rows, on_bytes)
         if len(self.names) > 1:
             self._write_index()
         return weights_digest((tensor for shard in self._shards for tensor in shard), digests)
@@ -46,7 +46,7 @@ class WeightFiles:
         where = {tensor.name: name for name, shard in zip(self.names, self._shards, strict=True) for tensor in shard}
         record = {"metadata": {"total_size": self.num_bytes}, "weight_map": where}
         text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-        (self._folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+        (self.folder / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
 @contextmanager

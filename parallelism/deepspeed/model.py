@@ -9,6 +9,7 @@ from ...config.layout import Layout
 from ...config.model import ModelShape
 from ...config.model_file import model_config
 from ...config.run import RunConfig
+from .adapters import add_adapters
 from .attention import NAME, Attention
 
 
@@ -29,6 +30,8 @@ def build_model(run: RunConfig, model: ModelShape, attention: Attention, setting
         built: Any = AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=dtype)
     built.tie_weights()  # a part of the initialisation that was left out
     make_rotary_anew(built)
+    if run.train.lora is not None:
+        add_adapters(built, run.train.lora)
     if run.train.recompute == "full":
         built.gradient_checkpointing_enable({"use_reentrant": False})
     built.train()
@@ -61,6 +64,8 @@ def groups_of(run: RunConfig, built: Any) -> list[dict[str, Any]]:
     decay = run.train.optimizer.weight_decay
     groups: dict[bool, list[Any]] = {True: [], False: []}
     for parameter in built.parameters():
+        if not parameter.requires_grad:  # beside its adapter
+            continue
         groups[len(getattr(parameter, "ds_shape", parameter.shape)) > 1].append(parameter)
     return [
         {"params": held, "weight_decay": decay if is_matrix else 0.0, "name": "matrices" if is_matrix else "vectors"}

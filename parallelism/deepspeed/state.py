@@ -12,12 +12,15 @@ import numpy as np
 import torch
 
 from ...config.model import ModelShape
+from ...storage.checkpoints.adapters import is_adapter
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.slots import MOMENT, SQUARE
+from ...storage.checkpoints.tensor_names import Piece
 from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..engine import GRADIENT
 from ..local_tensors import assemble, cut, on_host
 from ..transformers_names import Share, is_split, pieces_of_parameter
+from .adapters import file_name
 
 MOMENTS = (MOMENT, SQUARE)
 
@@ -34,10 +37,13 @@ class ZeroState(ABC):
         """Fill weights, float32 weights and moments; AdamW goes on as after `optimizer_steps` updates."""
         self._make_moments(optimizer_steps)
         for name, parameter in self._named:
-            shape, pieces = _shape(parameter), pieces_of_parameter(name, self._model, self._share)
-            for slot in (WEIGHT, *MOMENTS):
+            shape, pieces = _shape(parameter), self._pieces(name, parameter)
+            for slot in (WEIGHT, *MOMENTS) if parameter.requires_grad else (WEIGHT,):
                 values = torch.from_numpy(assemble(source, slot, pieces, shape).reshape(-1))
-                self._put(parameter, slot, values)
+                if parameter.requires_grad:
+                    self._put(parameter, slot, values)
+                else:
+                    self._put_frozen(parameter, values)
 
     def owned(self) -> Iterator[OwnedRectangle]:
         """The rectangles of weights and moments that this rank has; float32 copies on the CPU."""
@@ -49,13 +55,23 @@ class ZeroState(ABC):
 
     def _cut(self, slots: tuple[str, ...]) -> Iterator[OwnedRectangle]:
         for name, parameter in self._named:
-            flat = self._range(parameter)
+            flat = self._range(parameter) if parameter.requires_grad else range(0)
             if not flat or (self._share.tensor_rank and not is_split(name)):
                 continue
-            pieces = pieces_of_parameter(name, self._model, self._share)
+            pieces = self._pieces(name, parameter)
             for slot in slots:
                 values = on_host(self._get(parameter, slot))[: len(flat)]
                 yield from cut(slot, np.ascontiguousarray(values), flat, _shape(parameter), pieces)
+
+    def _pieces(self, name: str, parameter: Any) -> list[Piece]:
+        name = file_name(name)
+        if is_adapter(name):
+            return [Piece(name=name, local_row=0, num_rows=_shape(parameter)[0], row=0)]
+        return pieces_of_parameter(name, self._model, self._share)
+
+    @abstractmethod
+    def _put_frozen(self, parameter: Any, values: torch.Tensor) -> None:
+        """Take a weight that is not trained, or this rank's range of it, out of a whole tensor, flat."""
 
     @abstractmethod
     def _make_moments(self, steps: int) -> None:
@@ -110,7 +126,10 @@ class Zero12State(ZeroState):
             fragment = parameter._hp_mapping.get_hp_fragment(None if slot == WEIGHT else slot)
             fragment.data.copy_(values[flat.start : flat.stop])
         if slot == WEIGHT:
-            parameter.data.copy_(values.view(parameter.shape))
+            self._put_frozen(parameter, values)
+
+    def _put_frozen(self, parameter: Any, values: torch.Tensor) -> None:
+        parameter.data.copy_(values.view(parameter.shape))
 
 
 class Zero3State(ZeroState):
@@ -138,14 +157,20 @@ class Zero3State(ZeroState):
         return found
 
     def _put(self, parameter: Any, slot: str, values: torch.Tensor) -> None:
-        flat, share = self._range(parameter), parameter.ds_tensor
-        mine = torch.zeros(share.ds_numel)
-        mine[: len(flat)] = values[flat.start : flat.stop]
-        self._optimizer.set_local_hp_param(mine, parameter, None if slot == WEIGHT else slot)
+        self._optimizer.set_local_hp_param(self._mine(parameter, values), parameter, None if slot == WEIGHT else slot)
         if slot == WEIGHT:
-            share.data.copy_(mine)
-            if parameter.numel() == parameter.ds_numel:  # a small one that every rank keeps whole
-                parameter.data.copy_(values.view(parameter.ds_shape))
+            self._put_frozen(parameter, values)
+
+    def _put_frozen(self, parameter: Any, values: torch.Tensor) -> None:
+        parameter.ds_tensor.data.copy_(self._mine(parameter, values))
+        if parameter.numel() == parameter.ds_numel:  # a small one that every rank keeps whole
+            parameter.data.copy_(values.view(parameter.ds_shape))
+
+    def _mine(self, parameter: Any, values: torch.Tensor) -> torch.Tensor:
+        """This rank's range of a whole tensor, flat, with padding behind its end."""
+        flat, mine = self._range(parameter), torch.zeros(parameter.ds_tensor.ds_numel)
+        mine[: len(flat)] = values[flat.start : flat.stop]
+        return mine
 
 
 def _shape(parameter: Any) -> tuple[int, ...]:

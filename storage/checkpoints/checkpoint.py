@@ -15,10 +15,10 @@ from ...config.errors import FoundBad, UserError
 from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...config.rundir import BEST, RunDir, find_run, split_step, step_of
+from .adapters import trained_shapes
 from .manifest import FILE_NAME, Manifest, read_manifest
 from .mapped_tensors import MappedTensors
 from .rectangles import Rectangle, matrix_shape
-from .tensor_names import tensor_shapes
 from .tensor_source import Float32Array
 
 DATA_FILE = "rank-{rank:05d}.safetensors"
@@ -191,7 +191,11 @@ def require_fit(checkpoint: Checkpoint, run: RunConfig, model: ModelShape, token
     if used != wanted:
         problem = f"{wanted}, but checkpoint {where} has the state of {used}"
         raise UserError("train.optimizer.name", problem, f"use {used}, or start from its export (checkpoint.init_from)")
-    expected, found = tensor_shapes(model), checkpoint.shapes()
+    lora = run.train.lora.model_dump(mode="json") if run.train.lora else None
+    if manifest.scalars.get("lora") != lora:
+        problem = f"{lora}, but checkpoint {where} is of {manifest.scalars.get('lora') or 'all weights'}"
+        raise UserError("train.lora", problem, "use what the checkpoint was trained with")
+    expected, found = trained_shapes(run, model), checkpoint.shapes()
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             problem = f"{name} has shape {expected.get(name)}, but {found.get(name)} in checkpoint {where}"

@@ -1,5 +1,6 @@
 """Weights of a Hugging Face folder as a starting point: rectangles read out of its safetensors files, no torch."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype(np.uint16),
 }
 _FIELD = "checkpoint.init_from"
+_PLACES, _PLACE_BYTES = 64, 1 << 16
 
 
 class HuggingFaceWeights:
@@ -49,6 +51,21 @@ class HuggingFaceWeights:
         if stored.dtype == "BF16":  # the upper half of a float32
             part = (part.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return np.ascontiguousarray(part, np.float32)
+
+    def sampled_digest(self) -> str:
+        """SHA-256 of what tells a copy from another model: each file's name, size and header, and 64 places in it."""
+        digest = hashlib.sha256()
+        for file in self._files():
+            path = self._folder / file
+            size = path.stat().st_size
+            digest.update(f"{file} {size}\n".encode())
+            with path.open("rb") as opened:
+                head = int.from_bytes(opened.read(8), "little")
+                digest.update(opened.read(head))
+                for place in range(_PLACES):
+                    opened.seek(place * size // _PLACES)
+                    digest.update(opened.read(_PLACE_BYTES))
+        return digest.hexdigest()
 
     def _files(self) -> list[str]:
         index = self._folder / _INDEX
