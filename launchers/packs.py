@@ -76,11 +76,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _goes_on(run: RunDir) -> bool:
-    events = read_ledger(run)
-    newest = max((event.attempt for event in events), default=0)
-    ends = [event.fields for event in events if event.attempt == newest and event.event == "exit"]
-    own = [end for end in ends if "requeued" in end]
-    return not own or bool(own[-1]["requeued"])
+    ends = [event.fields for event in read_ledger(run) if event.event == "exit" and event.writer == "supervisor"]
+    return bool(ends) and bool(ends[-1].get("requeued"))
 
 
 if __name__ == "__main__":
