@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.ranks, pytest.mark.timeout(900)]
 _COPIED = ("config", "storage", "tracking", "launchers", "serving", "cli", "presets", "examples")
 _PAGES = {page.relative_to(DOCS).as_posix(): read_page(page) for page in sorted(DOCS.rglob("*.md"))}
 _RUN = [page for page, items in _PAGES.items() if any(isinstance(item, Command) and not item.reason for item in items)]
-_LONG = ("sweeps.md", "deepspeed.md", "evaluation.md", "checkpoint.md", "verify-layout.md")
+_LONG = ("sweeps.md", "deepspeed.md", "evaluation.md", "checkpoint.md", "verify-layout.md", "fine-tuning.md")
 _OTHERS = [page for page in _RUN if page not in ("day.md", "cluster.md")]
 
 

@@ -61,6 +61,8 @@ def test_transformers_logits_equal_the_engines(tmp_path: Path, model: Model) -> 
     export = exported(run, tmp_path / "export")
     checkpoint = find_checkpoint(str(run.path)).folder
     assert check_by_engine(run.path, checkpoint, export) <= 1e-5
+    if not WHOLE:
+        return
     # The comparison itself must see a wrong export.
     config = json.loads((export / "config.json").read_text())
     config["rope_theta"] = 100.0

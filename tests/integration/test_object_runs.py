@@ -77,6 +77,7 @@ def test_the_losses_are_those_of_a_folder_and_no_secret_is_written(
     assert not any(b"not-in-any-log" in content for content in written)
 
 
+@IN_MATRIX
 def test_staged_once_per_node_and_again_after_damage(
     project: Path,
     local: Curve,

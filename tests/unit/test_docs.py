@@ -33,8 +33,6 @@ _NOT_RUN = {  # every one needs its reason in the page
     "trainwright data verify s3://bucket/stores/code.zarr",
     "trainwright doctor --profile mysite",
     "trainwright sweep run.yaml cluster.profile=big train.optimizer.lr=1e-3,3e-4 train.seed=1,2,3 --at-once 4",
-    "trainwright export myrun merged",
-    "trainwright export myrun adapter --adapter",
     "trainwright serve two-nodes --profile dev",
     "trainwright serve --stop two-nodes",
     "trainwright submit run.yaml cluster.profile=dev --then 'serve --name chat'",
