@@ -12,7 +12,7 @@ from ..tracking.ledger import Event, LedgerWriter, read_ledger
 from .keys import drop_keys
 from .pack_cancel import cancel_in_pack
 from .processes import end_group, is_alive, wait_until
-from .slurm import Slurm
+from .slurm import Slurm, SlurmUnreachable
 from .status import RunStatus, events_of, read_status
 
 PATIENCE_S = 90.0
@@ -38,17 +38,11 @@ def cancel_run(run: RunDir, save: bool = False) -> RunStatus:
     submit = next(event.fields for event in events if event.event == "submit")
     writer = f"cancel-{socket.gethostname()}-{os.getpid()}"  # two people may cancel at once: a file for each
     LedgerWriter(run, before.attempt, writer).write("cancel", user=os.geteuid())
-    if submit.get("pack"):
-        cancel_in_pack(run, submit, "USR2" if save else "")
-        wait_until(lambda: _is_over(run), SAVE_PATIENCE_S if save else PATIENCE_S, every_s=1.0)
-    elif save and before.state == "running":
-        _ask_to_save(run, submit)
-        wait_until(lambda: _is_over(run), SAVE_PATIENCE_S, every_s=1.0)
-    elif submit["scheduler"] == "slurm":
-        Slurm(load_frozen(run.run_yaml).cluster).cancel(str(submit["job_id"]))
-        wait_until(lambda: _is_over(run), PATIENCE_S, every_s=1.0)
-    else:
-        _end_groups(events)
+    try:
+        _end(run, submit, events, save and before.state == "running")
+    except SlurmUnreachable as silent:
+        remedy = "ask again: what runs is as it was, and will not start again"
+        raise UserError(str(run.path), f"Slurm does not answer ({silent})", remedy) from None
     after = read_status(run)
     if after.state in ("queued", "running"):
         raise UserError(
@@ -56,6 +50,20 @@ def cancel_run(run: RunDir, save: bool = False) -> RunStatus:
         )
     drop_keys(run.jobs)
     return after
+
+
+def _end(run: RunDir, submit: dict[str, Any], events: list[Event], save: bool) -> None:
+    """Have it ended by whoever started it, and wait until it is over, or for as long as that should take."""
+    if submit.get("pack"):
+        cancel_in_pack(run, submit, "USR2" if save else "")
+    elif save:
+        _ask_to_save(run, submit)
+    elif submit["scheduler"] == "slurm":
+        Slurm(load_frozen(run.run_yaml).cluster).cancel(str(submit["job_id"]))
+    else:
+        _end_groups(events)
+        return
+    wait_until(lambda: _is_over(run), SAVE_PATIENCE_S if save else PATIENCE_S, every_s=1.0)
 
 
 def _is_over(run: RunDir) -> bool:
