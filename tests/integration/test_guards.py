@@ -242,6 +242,7 @@ def test_too_many_in_a_row_end_the_run(project: Path) -> None:
     assert all("guards.most_skipped: 4 updates in a row had to be skipped, up to step 6" in each for each in endings)
 
 
+@IN_MATRIX
 def test_a_slow_rank_is_named(project: Path) -> None:
     run = train(project, "slow", _SHORT)
 

@@ -36,6 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_file
 
 
+@IN_MATRIX
 def test_layouts_agree_on_packed_samples(project: Path) -> None:
     one = train(project, "one", PACKED)
     two = train(project, "two", [*PACKED, *LAYOUTS["tp2_pp2"]])
