@@ -25,6 +25,8 @@ _LEAVE_S = 15
 _TOGETHER_S = 1.5
 """After so many seconds all of them leave. Where srun cannot be reached, what is said of each later one takes long."""
 _MARGIN_S = 5
+_LOOKS_EVERY_S = 10
+"""So often slurmd looks whether a job's processes are gone, after ten seconds of looking every second."""
 _LOOK_S = 0.5
 _PATIENCE_S = 20.0  # of those who would be killed before long
 
@@ -67,7 +69,7 @@ def start_soon(
     if not dead:
         seconds = read_settings(slurm).kill_wait_s + _MARGIN_S
     else:
-        seconds = max(_LEAVE_S, read_settings(slurm).unreached_srun_s + _MARGIN_S) if without_srun else _LEAVE_S
+        seconds = max(_LEAVE_S, read_settings(slurm).unreached_srun_s + _LOOKS_EVERY_S) if without_srun else _LEAVE_S
     control = JobControl(slurm, job_id, _PATIENCE_S)
     try:
         control.update(StartTime=f"now+{seconds}seconds")

@@ -72,7 +72,7 @@ def test_the_second_nodes_first_rank_stands_in_for_a_dead_batch_host(
     assert abs(left[0] - left[1]) < 0.3, "at the same moment: each that leaves later holds the job up"
     assert (tmp_path / "asked").read_text().splitlines() == [
         "show config",
-        "update JobId=7 StartTime=now+31seconds",  # six tries of 4 s
+        "update JobId=7 StartTime=now+36seconds",  # six tries of 4 s, and slurmd may look ten seconds later
         "update JobId=7 ExcNodeList=",
     ]
 
