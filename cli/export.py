@@ -37,6 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 0.001 <= arguments.shard_size_gb <= 1000:
         raise UserError("--shard-size-gb", f"{arguments.shard_size_gb} is out of range", "give 0.001 to 1000")
+    if arguments.adapter and arguments.check:
+        problem = "with --adapter: logits are those of a whole model"
+        raise UserError("--check", problem, "leave --adapter out, which merges, or --check")
     options = ExportOptions(
         dtype=arguments.dtype,
         shard_bytes=int(arguments.shard_size_gb * 1e9),

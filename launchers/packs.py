@@ -5,7 +5,6 @@
 puts the job back into the queue, for those of its runs that go on. PACK is a folder with a link `run-N` to each run.
 """
 
-import os
 import re
 import sys
 import time
@@ -81,5 +80,4 @@ def _goes_on(run: RunDir) -> bool:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")
     sys.exit(main(sys.argv[1:]))

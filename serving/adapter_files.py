@@ -1,7 +1,6 @@
 """Adapters of low rank as peft writes them, to be put beside their base by peft or vLLM. No torch."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from ..config.errors import UserError
@@ -18,7 +17,6 @@ def write_adapter(
     config: RunConfig,
     dtype: DType,
     read_rows: ReadRows,
-    on_bytes: Callable[[int], None],
 ) -> tuple[str, int]:
     """Write adapter_model.safetensors and adapter_config.json; the weights' digest and bytes.
 
@@ -37,7 +35,6 @@ def write_adapter(
         folder / "adapter_model.safetensors",
         tensors,
         lambda name, row, count: read_rows(name.removeprefix(_PREFIX), row, count),
-        on_bytes,
     )
     record = {
         "base_model_name_or_path": config.checkpoint.init_from,

@@ -94,8 +94,7 @@ def export_checkpoint(
         checkpoint.check_files()
         if options.adapter:
             rows = _reader(checkpoint, checkpoint, checkpoint.shapes())
-            progress = _Progress(1, lambda *_: None)  # they are small
-            digest, num_bytes = write_adapter(beside, checkpoint, config, dtype, rows, progress.add)
+            digest, num_bytes = write_adapter(beside, checkpoint, config, dtype, rows)
             num_files, difference = 1, None
         else:
             weights = WeightFiles(beside, tensors, options.shard_bytes)

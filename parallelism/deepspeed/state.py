@@ -14,7 +14,7 @@ import torch
 from ...config.model import ModelShape
 from ...storage.checkpoints.adapters import is_adapter
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
-from ...storage.checkpoints.slots import MOMENT, SQUARE
+from ...storage.checkpoints.slots import moments_of
 from ...storage.checkpoints.tensor_names import Piece
 from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..engine import GRADIENT
@@ -22,7 +22,7 @@ from ..local_tensors import assemble, cut, on_host
 from ..transformers_names import Share, is_split, pieces_of_parameter
 from .adapters import file_name
 
-MOMENTS = (MOMENT, SQUARE)
+MOMENTS = moments_of("adamw", [])
 
 
 class ZeroState(ABC):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ...config.data import DataConfig
 from ...config.model import ModelShape
 from ...storage.checkpoints.rectangles import Rectangle, matrix_shape
+from ...storage.checkpoints.slots import MOMENT, SQUARE
 from ...storage.checkpoints.tensor_names import EMBEDDING, OUTPUT, tensor_shapes
 from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array
 from ...storage.loading.samples import Batch
@@ -37,9 +38,9 @@ class DrawnState:
         """A whole tensor as a float32 matrix."""
         shape = self.shapes[name]
         drawn = _generator(slot, name).standard_normal(matrix_shape(shape), np.float32)
-        if slot == "exp_avg":
+        if slot == MOMENT:
             return drawn * np.float32(0.003)
-        if slot == "exp_avg_sq":
+        if slot == SQUARE:
             return (drawn * np.float32(0.003)) ** 2 + np.float32(1e-5)
         assert slot == WEIGHT, slot
         if name in (EMBEDDING, OUTPUT):

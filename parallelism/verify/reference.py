@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 
 from ...config.model import ModelShape
 from ...config.run import RunConfig
-from ...storage.checkpoints.slots import MOMENT, SLOTS, by_muon
+from ...storage.checkpoints.slots import MOMENT, SLOTS, SQUARE, by_muon
 from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array
 from ..engine import GRADIENT, Samples
 from ..transformers_names import pieces_of_parameter
@@ -179,7 +179,7 @@ class Reference:
             if by_muon(given.name, name):
                 self._update_by_muon(name, own, learning_rate)
                 continue
-            mean, square = self._state[MOMENT][name], self._state["exp_avg_sq"][name]
+            mean, square = self._state[MOMENT][name], self._state[SQUARE][name]
             mean[:] = first * mean + (1 - first) * own
             square[:] = second * square + (1 - second) * own**2
             is_matrix = len(self._shapes[name]) > 1

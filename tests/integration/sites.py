@@ -1,8 +1,9 @@
 """A Slurm of four nodes as a site configures it, with a project of one of its users, and what befalls its nodes."""
 
+import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from trainwright.config.rundir import RunDir
 from trainwright.launchers import dev_cluster
 from trainwright.launchers.dev_cluster import faults
 from trainwright.launchers.dev_cluster.names import ClusterNames
@@ -19,13 +21,13 @@ from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from .faulty_runs import ToyProject, ToyRun, toy_files
 
 if TYPE_CHECKING:
-    from .conftest import User
+    from .conftest import Done, User
 
 _OF_ENGINE = {
     "toy": ("cluster.ranks_per_node=1",),
     "megatron": ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.pipeline=2"),
 }
-_Done = Callable[[ClusterNames, str], None]
+_Befall = Callable[[ClusterNames, str], None]
 
 
 @dataclass
@@ -41,6 +43,31 @@ class Site:
         """A run over two nodes whose ranks wait after each fiftieth step of an attempt until they are released."""
         (self.project.folder / "faults" / "hold").touch()
         return self.project.submit("cluster.nodes=2", *_OF_ENGINE[self.engine], *overrides)
+
+    def sweep(self, *words: str) -> "Done":
+        """`trainwright sweep` of runs on one node each, of one rank unless the words say more."""
+        folder = self.project.folder
+        variables = {"TOY_FAULTS": str(folder / "faults"), "TOY_STEP_S": "0.02", "TOY_API_KEY": "of-this-test"}
+        fixed = (
+            f"cluster.python={folder / 'python'}",
+            "cluster.nodes=1",
+            "cluster.ranks_per_node=1",
+            "cluster.environment=[TOY_FAULTS,TOY_STEP_S,TOY_API_KEY]",
+        )
+        trainwright = self.project.user.trainwright
+        return trainwright("sweep", folder / "run.yaml", *fixed, *words, "--json", variables=variables)
+
+    def swept(self, done: "Done") -> list[ToyRun]:
+        """The runs of a sweep that was submitted, in its order."""
+        assert done.returncode == 0, done.stderr
+        records = json.loads(done.stdout)["runs"]
+        return [ToyRun(self.project, RunDir(Path(record["run"])), record["job_id"]) for record in records]
+
+    def states(self, runs: Sequence[ToyRun]) -> list[str]:
+        """What one `trainwright status` says of all of them."""
+        done = self.project.user.trainwright("status", *[run.run.path for run in runs], "--json")
+        assert done.returncode == 0, done.stderr
+        return [run["state"] for run in json.loads(done.stdout)["runs"]]
 
 
 @contextmanager
@@ -82,7 +109,7 @@ def cut_off(names: ClusterNames, node: str) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def _meanwhile(befall: _Done, undo: _Done, names: ClusterNames, node: str) -> Iterator[None]:
+def _meanwhile(befall: _Befall, undo: _Befall, names: ClusterNames, node: str) -> Iterator[None]:
     befall(names, node)
     try:
         yield

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trainwright.config.cluster import ClusterConfig
-from trainwright.config.rundir import RunDir
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.job import TaskSpec, render_script
 from trainwright.launchers.processes import wait_until
@@ -37,31 +36,14 @@ def site(ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.Temp
 
 def _submit(site: Site, *words: str) -> list[ToyRun]:
     """Runs that wait after their fiftieth step."""
-    folder = site.project.folder
-    (folder / "faults" / "hold").touch()
-    variables = {"TOY_FAULTS": str(folder / "faults"), "TOY_STEP_S": "0.02", "TOY_API_KEY": "of-this-test"}
-    fixed = (
-        f"cluster.python={folder / 'python'}",
-        "cluster.nodes=1",
-        "cluster.ranks_per_node=1",
-        "cluster.environment=[TOY_FAULTS,TOY_STEP_S,TOY_API_KEY]",
-    )
-    done = site.project.user.trainwright("sweep", folder / "run.yaml", *fixed, *words, "--json", variables=variables)
-    assert done.returncode == 0, done.stderr
-    records = json.loads(done.stdout)["runs"]
-    return [ToyRun(site.project, RunDir(Path(record["run"])), record["job_id"]) for record in records]
+    (site.project.folder / "faults" / "hold").touch()
+    return site.swept(site.sweep(*words))
 
 
 def _said(run: ToyRun) -> str:
     """What the job that several runs share has said."""
     pack = run.events("submit")[0].fields["pack"]
     return Path(pack, "batch.log").read_text()
-
-
-def _states(site: Site, runs: list[ToyRun]) -> list[str]:
-    done = site.project.user.trainwright("status", *[run.run.path for run in runs], "--json")
-    assert done.returncode == 0, done.stderr
-    return [run["state"] for run in json.loads(done.stdout)["runs"]]
 
 
 def test_each_run_ends_and_starts_again_by_itself(site: Site) -> None:
@@ -77,7 +59,7 @@ def test_each_run_ends_and_starts_again_by_itself(site: Site) -> None:
     cancelled = site.project.user.trainwright("cancel", unwanted.run.path, "--json")
     assert json.loads(cancelled.stdout)["state"] == "cancelled", cancelled.stderr
     assert wait_until(lambda: hurt.attempts() == 2, 60, every_s=0.2), hurt.explain()
-    assert _states(site, runs) == ["running", "running", "cancelled", "running"]
+    assert site.states(runs) == ["running", "running", "cancelled", "running"]
 
     last.release()
     for run in (hurt, beside, last):
@@ -135,12 +117,12 @@ def test_runs_that_were_cancelled_while_they_waited_never_start(site: Site) -> N
     *running, first, second = _submit(site, *words)
     for run in running:
         run.reach(50)
-    assert _states(site, [first, second]) == ["queued", "queued"]
+    assert site.states([first, second]) == ["queued", "queued"]
     cancelled = site.project.user.trainwright("cancel", first.run.path, "--json")
     assert json.loads(cancelled.stdout)["state"] == "cancelled", cancelled.stderr
-    assert _states(site, [first, second]) == ["cancelled", "queued"]
+    assert site.states([first, second]) == ["cancelled", "queued"]
     site.project.user.trainwright("cancel", second.run.path)
-    assert _states(site, [first, second]) == ["cancelled", "cancelled"]
+    assert site.states([first, second]) == ["cancelled", "cancelled"]
     assert first.job_id not in first.slurm("squeue", "--noheader", "--array", "--format=%i").split()
     running[0].release()
     assert [run.finish()["state"] for run in running] == ["finished", "finished"]

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trainwright.config.loading import load_frozen
-from trainwright.config.rundir import RunDir
 from trainwright.launchers.dev_cluster.settings import ClusterSettings
 from trainwright.launchers.processes import wait_until
 
-from .faulty_runs import ToyRun
 from .sites import Site, open_site
 
 if TYPE_CHECKING:
-    from .conftest import Done, User
+    from .conftest import User
 
 pytestmark = [pytest.mark.slurm, pytest.mark.ranks]
 
@@ -29,31 +27,10 @@ def site(ordinary_user: "User", small_store: Path, tmp_path_factory: pytest.Temp
         yield opened
 
 
-def _sweep(site: Site, *words: str) -> "Done":
-    folder = site.project.folder
-    variables = {"TOY_FAULTS": str(folder / "faults"), "TOY_STEP_S": "0.02", "TOY_API_KEY": "of-this-test"}
-    fixed = (
-        f"cluster.python={folder / 'python'}",
-        "cluster.nodes=1",
-        "cluster.ranks_per_node=1",
-        "train.steps=60",
-        "cluster.environment=[TOY_FAULTS,TOY_STEP_S,TOY_API_KEY]",
-    )
-    return site.project.user.trainwright("sweep", folder / "run.yaml", *fixed, *words, "--json", variables=variables)
-
-
-def _states(site: Site, runs: list[ToyRun]) -> list[str]:
-    done = site.project.user.trainwright("status", *[run.run.path for run in runs], "--json")
-    assert done.returncode == 0, done.stderr
-    return [run["state"] for run in json.loads(done.stdout)["runs"]]
-
-
 def test_each_task_is_a_run_of_its_own(site: Site) -> None:
     """Two arrays of two, the second after the first. A rank of one task is killed, one that waits is cancelled."""
-    done = _sweep(site, "train.optimizer.lr=1e-3,3e-4", "train.seed=1,2", "--at-once", "2")
-    assert done.returncode == 0, done.stderr
-    records = json.loads(done.stdout)["runs"]
-    runs = [ToyRun(site.project, RunDir(Path(record["run"])), record["job_id"]) for record in records]
+    done = site.sweep("train.steps=60", "train.optimizer.lr=1e-3,3e-4", "train.seed=1,2", "--at-once", "2")
+    runs = site.swept(done)
     assert [run.run.name for run in runs] == [f"toy-lr{lr}-seed{seed}" for lr in ("1e-3", "3e-4") for seed in (1, 2)]
     arrays = [run.job_id.partition("_") for run in runs]
     assert [task for _, _, task in arrays] == ["0", "1", "0", "1"]
@@ -61,14 +38,14 @@ def test_each_task_is_a_run_of_its_own(site: Site) -> None:
     alone, hurt, later, unwanted = runs
     for run in (alone, hurt):
         run.reach(50)
-    assert _states(site, runs) == ["running", "running", "queued", "queued"], alone.explain()
+    assert site.states(runs) == ["running", "running", "queued", "queued"], alone.explain()
     assert set(alone.hosts(1).values()) == set(hurt.hosts(1).values()), "both fit on one node"
 
     cancelled = site.project.user.trainwright("cancel", unwanted.run.path, "--json")
     assert json.loads(cancelled.stdout)["state"] == "cancelled", cancelled.stderr
     os.kill(hurt.pids(1)[0], signal.SIGKILL)
     assert wait_until(lambda: hurt.attempts() == 2, 120, every_s=0.2), hurt.explain()
-    assert _states(site, [alone, later, unwanted]) == ["running", "queued", "cancelled"]
+    assert site.states([alone, later, unwanted]) == ["running", "queued", "cancelled"]
 
     alone.release()
     for run in (alone, hurt, later):
@@ -84,10 +61,10 @@ def test_each_task_is_a_run_of_its_own(site: Site) -> None:
 def test_nothing_is_left_of_a_sweep_that_cannot_be(site: Site) -> None:
     runs = site.project.folder / "runs"
     before = sorted(runs.glob("*"))
-    done = _sweep(site, "name=none", "train.seed=1,2", "train.micro_batch_size=1,3")
+    done = site.sweep("name=none", "train.seed=1,2", "train.micro_batch_size=1,3")
     assert done.returncode == 2
     assert "global_batch_size" in done.stderr
-    done = _sweep(site, "name=none", "cluster.constraint=fast,faster")
+    done = site.sweep("name=none", "cluster.constraint=fast,faster")
     assert done.returncode == 2
     assert "cluster.constraint: fast is a feature of no node" in done.stderr
     assert sorted(runs.glob("*")) == before
