@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from .inventory import Inventory, read_inventory
 from .reader import TokenStore
-from .shards import ShardSummary
+from .shards import SKETCH_BUCKETS, ShardSummary
 from .tokenizer import open_tokenizer
 
 Shares = NDArray[np.float64]
 _SIXTEEN_BITS = 1 << 16
 _FEW_TOKENS = 1 << 20  # of fewer, a store says little about ids that it does not have
+_FEW_IN_A_SHARD = 16 * SKETCH_BUCKETS  # of fewer, a shard is a document or two, and those are of one kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,11 @@ def _beyond_chance(shard: ShardSummary, whole: Shares) -> float:
     """Divergence of a shard less what n tokens drawn from the whole are expected to have: (k - 1) / (8 n ln 2) bits.
 
     That is chi-squared's mean, k - 1 for k buckets, in the divergence's expansion around equal distributions (sum of
-    (p - q)^2 / 8 q nats). Without it the shortest shard, often the last, would always be the worst.
+    (p - q)^2 / 8 q nats). Without it the shortest shard, often the last, would always be the worst. It holds for words
+    drawn one by one; a shard of a document or two is another thing, and not judged.
     """
+    if shard.tokens < _FEW_IN_A_SHARD:
+        return 0.0
     chance = (np.count_nonzero(whole) - 1) / (8 * shard.tokens * math.log(2))
     return max(0.0, divergence(_shares(shard), whole) - chance)
 

@@ -108,3 +108,17 @@ def test_a_shard_of_another_kind_and_stores_that_differ(make_store: Make, tmp_pa
     began = time.perf_counter()
     quality_of(open_store(both))
     print(f"{(time.perf_counter() - began) * 1e3:.1f} ms")
+
+
+def test_a_short_last_shard_is_not_judged(word_tokenizer: Path, tmp_path: Path, rng: random.Random) -> None:
+    sources = [tmp_path / "a.txt", tmp_path / "z.txt"]
+    sources[0].write_text(" ".join(rng.choices(WORDS[:12], k=4095)))  # and the end of the document: two shards
+    options = BuildOptions(tokenizer=word_tokenizer, vocab_size=None, shard_tokens=2048)
+    drifts = {}
+    for words in (1000, 1100):
+        sources[1].write_text("the " * words)
+        build_store(sources, tmp_path / f"{words}.zarr", options, quiet)
+        quality = quality_of(open_store(tmp_path / f"{words}.zarr"))
+        drifts[words] = quality.drift, quality.drift_shard
+    assert drifts[1000][0] < 0.1 < drifts[1100][0]
+    assert drifts[1100][1] == "c/2"
