@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config.errors import UserError
 from ..config.layout_rules import layout_of
 from ..config.loading import load_run
-from ..config.model import read_model
+from ..config.model_reader import read_model
 
 _MODELS = {"quickstart.yaml": "tiny-llama", "quickstart-moe.yaml": "tiny-qwen3-moe"}
 

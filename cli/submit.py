@@ -118,7 +118,7 @@ def _warn_of_layout(run_dir: "RunDir") -> None:
     from ..config.certificates import NOT_VERIFIED, proof
     from ..config.layout_rules import layout_of
     from ..config.loading import load_frozen
-    from ..config.model import read_model
+    from ..config.model_reader import read_model
     from ..config.unwise import unwise
 
     run, model = load_frozen(run_dir.run_yaml), read_model(run_dir.model_config)

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..config.certificates import Certificate, certificate_key, code_digest, write_certificate
     from ..config.loading import load_run
-    from ..config.model import read_model
+    from ..config.model_reader import read_model
 
     given = load_run(Path(arguments.run_file), arguments.overrides)
     model = read_model(Path(given.model))

@@ -34,6 +34,9 @@ def _lora(run: RunConfig, lora: LoraConfig, model: ModelShape) -> None:
         size = getattr(run.parallelism, axis)
         if size > 1:
             raise UserError(f"parallelism.{axis}", f"{size} with train.lora", "use 1 and zero 3")
+    if run.train.router.bias_update_rate is not None:
+        problem = f"{run.train.router.bias_update_rate} with train.lora, which leaves all but the adapters as it was"
+        raise UserError("train.router.bias_update_rate", problem, "take it out")
     outside = [target for target in lora.targets if target in OF_FEED_FORWARD]
     if model.experts is not None and outside:
         problem = f"{outside} of a mixture of experts, whose experts are trained as one"
@@ -76,6 +79,10 @@ def _deepspeed(run: RunConfig, model: ModelShape) -> None:
             raise UserError("parallelism.offload", f"nvme with zero {parallel.zero}", "use zero 3, or offload cpu")
         if parallel.offload_folder is None:
             raise UserError("parallelism.offload_folder", "is missing", "give a folder on each node's own disk")
+    if parallel.expert > 1 and model.experts is not None and model.experts.biased:
+        remedy = "use expert 1 and zero 3, or parallelism.engine=megatron"
+        problem = f"{parallel.expert} with engine deepspeed, whose AutoEP knows no {model.family}"
+        raise UserError("parallelism.expert", problem, remedy)
     if parallel.expert > 1 and parallel.context > 1:
         remedy = "use one of them, or parallelism.engine=megatron"
         raise UserError(

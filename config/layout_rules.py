@@ -172,17 +172,21 @@ def _experts_rule(run: RunConfig, model: ModelShape, layout: Layout) -> None:
             ("parallelism.expert_tensor", layout.expert_tensor, 1),
             ("train.router.aux_loss_coef", router.aux_loss_coef, None),
             ("train.router.z_loss_coef", router.z_loss_coef, 0.0),
+            ("train.router.bias_update_rate", router.bias_update_rate, None),
         ):
             if value != neutral:
                 raise UserError(field, f"{value}, but the model has no experts", "take the field out")
         return
+    if router.bias_update_rate is not None and not experts.biased:
+        problem = f"{router.bias_update_rate}, but {model.family} has no bias that chooses experts"
+        raise UserError("train.router.bias_update_rate", problem, "use aux_loss_coef")
     _divides("parallelism.expert", layout.expert, "number of experts", experts.num_experts)
     if layout.expert_tensor not in (1, layout.tensor):
         good = "1" if layout.tensor == 1 else f"1 or {layout.tensor}"
         raise UserError("parallelism.expert_tensor", f"{layout.expert_tensor} is neither 1 nor tensor", f"use {good}")
     _divides("parallelism.expert_tensor", layout.expert_tensor, "expert width", experts.ffn_size)
     if experts.shared_ffn_size is not None:
-        _divides("parallelism.tensor", layout.tensor, "shared_expert_intermediate_size", experts.shared_ffn_size)
+        _divides("parallelism.tensor", layout.tensor, "width of shared experts", experts.shared_ffn_size)
     ranks = layout.ranks_per_stage
     if ranks % (layout.expert * layout.expert_tensor):
         raise UserError(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .model import FAMILIES, ModelShape
+from .model import FAMILIES, ExpertShape, ModelShape
 
 
 def model_config(model: ModelShape) -> dict[str, Any]:
@@ -50,6 +50,8 @@ def _expert_config(model: ModelShape) -> dict[str, Any]:
     }
     if model.family == "mixtral":
         return config | {"num_local_experts": experts.num_experts, "sliding_window": None}
+    if model.family == "glm4_moe":
+        return config | _glm_config(model, experts)
     if experts.shared_ffn_size is not None:
         config["shared_expert_intermediate_size"] = experts.shared_ffn_size
     return config | {
@@ -58,4 +60,22 @@ def _expert_config(model: ModelShape) -> dict[str, Any]:
         "norm_topk_prob": experts.normalized,
         "mlp_only_layers": [number for number in range(model.num_layers) if number not in experts.layers],
         "decoder_sparse_step": 1,
+    }
+
+
+def _glm_config(model: ModelShape, experts: ExpertShape) -> dict[str, Any]:
+    assert experts.shared_ffn_size is not None
+    return {
+        "n_routed_experts": experts.num_experts,
+        "moe_intermediate_size": experts.ffn_size,
+        "n_shared_experts": experts.shared_ffn_size // experts.ffn_size,
+        "first_k_dense_replace": experts.layers[0],
+        "routed_scaling_factor": experts.scale,
+        "norm_topk_prob": True,
+        "n_group": 1,
+        "topk_group": 1,
+        "use_qk_norm": model.qk_norm,
+        "attention_bias": model.qkv_bias,
+        "partial_rotary_factor": model.rotary_share,
+        "num_nextn_predict_layers": 0,
     }

@@ -14,6 +14,16 @@ from .run import RunConfig
 _MOST_TRIED = 4000
 _TOGGLE, _OTHER_RANKS, _OTHER_ENGINE = 0.4, 1.5, 3.0  # in doublings of a size
 
+_NEUTRAL: dict[str, Any] = {
+    "parallelism.stage_layers": None,
+    "parallelism.offload": "none",
+    "parallelism.offload_folder": None,
+    "train.recompute": "none",
+    "train.router.aux_loss_coef": None,
+    "train.router.z_loss_coef": 0.0,
+    "train.router.bias_update_rate": None,
+}
+
 
 class _Change(NamedTuple):
     cost: float
@@ -54,13 +64,7 @@ def _changes(run: RunConfig, model: ModelShape) -> Iterator[_Change]:
     chunks = parallel.pipeline * parallel.virtual_pipeline
     if chunks <= model.num_layers and parallel.pipeline > 1:
         yield _Change(_TOGGLE, "parallelism.stage_layers", tuple(nearly_even(model.num_layers, chunks)))
-    neutral: dict[str, Any] = {
-        "parallelism.stage_layers": None,
-        "parallelism.offload": "none",
-        "parallelism.offload_folder": None,
-    }
-    neutral |= {"train.recompute": "none", "train.router.aux_loss_coef": None, "train.router.z_loss_coef": 0.0}
-    yield from (_Change(_TOGGLE, field, value) for field, value in neutral.items() if _value(run, field) != value)
+    yield from (_Change(_TOGGLE, field, value) for field, value in _NEUTRAL.items() if _value(run, field) != value)
     yield from (
         _Change(_TOGGLE * abs(zero - parallel.zero), "parallelism.zero", zero)
         for zero in range(4)

@@ -102,6 +102,8 @@ def _model(model: ModelShape, layout: Layout, small: Layout) -> ModelShape:
     kv_heads = 1 if model.num_kv_heads < layout.tensor or model.num_kv_heads == 1 else 2
     heads = kv_heads * (1 if model.num_heads == model.num_kv_heads else 2)
     head_dim = min(model.head_dim, _HEAD_DIM)
+    if head_dim * model.rotary_share % 2:
+        head_dim = model.head_dim
     square = model.hidden_size == model.num_heads * model.head_dim
     num_layers = sum(small.chunk_layers) or _layers_per_chunk(model, small) * small.pipeline * small.virtual_pipeline
     return replace(
@@ -137,6 +139,13 @@ def _experts(model: ModelShape, small: Layout, num_layers: int) -> ExpertShape |
         num_experts=count,
         num_active=min(experts.num_active, _MOST_ACTIVE, count),
         ffn_size=_EXPERT_FFN,
-        shared_ffn_size=None if experts.shared_ffn_size is None else _SHARED_FFN,
+        shared_ffn_size=_shared_ffn_size(experts),
         layers=layers,
     )
+
+
+def _shared_ffn_size(experts: ExpertShape) -> int | None:
+    """Where the shared expert has no width of its own (GLM-4.5) it is one or two experts wide."""
+    if experts.shared_ffn_size is None or experts.shared_gate:
+        return None if experts.shared_ffn_size is None else _SHARED_FFN
+    return min(experts.shared_ffn_size // experts.ffn_size, 2) * _EXPERT_FFN

@@ -54,6 +54,9 @@ class RouterConfig(Section):
     """Weight of the load balancing loss (Switch Transformer's); the model's router_aux_loss_coef if not given."""
     z_loss_coef: float = Field(default=0.0, ge=0)
     """Weight of the router's z loss (ST-MoE): the mean of the squared logsumexp of its logits."""
+    bias_update_rate: float | None = Field(default=None, ge=0)
+    """For models with a bias that chooses experts (GLM-4.5): what each step adds to that of experts with too few tokens
+    and takes from that of experts with too many; 0.001 if not given, and 0 with train.lora."""
 
 
 class TrainConfig(Section):
@@ -76,7 +79,7 @@ class TrainConfig(Section):
     lora: LoraConfig | None = None
     """Adapters of low rank, which are trained in place of all weights; with the deepspeed engine. null: all weights."""
     router: RouterConfig = RouterConfig()
-    """The router's losses, for models with experts."""
+    """The router's losses and balance, for models with experts."""
     deterministic: bool = False
     """Only operations that give the same bits every time, on GPUs too, where some are slower."""
     seed: int = Field(default=1234, ge=0, lt=2**63)

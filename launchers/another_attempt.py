@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config.errors import UserError
 from ..config.loading import dump_run, load_frozen, load_run
-from ..config.model import read_model
+from ..config.model_reader import read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from .data_checks import check_stages

@@ -7,7 +7,8 @@ from ..config.certificates import proof
 from ..config.errors import UserError
 from ..config.layout import Layout
 from ..config.layout_rules import layout_of
-from ..config.model import ModelShape, read_model
+from ..config.model import ModelShape
+from ..config.model_reader import read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..config.unwise import unwise

@@ -7,7 +7,8 @@ from ..config.cluster import ClusterConfig
 from ..config.errors import FoundBad, UserError
 from ..config.layout import Layout
 from ..config.layout_rules import layout_of
-from ..config.model import ModelShape, read_model
+from ..config.model import ModelShape
+from ..config.model_reader import read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoints.adapters import BASE, require_same_base

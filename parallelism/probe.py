@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from ..config.layout_rules import layout_of
 from ..config.loading import load_frozen
-from ..config.model import read_model
+from ..config.model_reader import read_model
 from ..config.parallelism import ParallelismConfig
 from ..config.run import RunConfig
 from ..config.rundir import RunDir

@@ -12,7 +12,8 @@ from ..config.data import DataConfig
 from ..config.layout import Layout
 from ..config.layout_rules import layout_of
 from ..config.loading import load_frozen
-from ..config.model import ModelShape, read_model
+from ..config.model import ModelShape
+from ..config.model_reader import read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..config.verdicts import FINISHED, SAVED

@@ -45,7 +45,8 @@ def is_of_experts(name: str) -> bool:
 def pieces_of_parameter(name: str, model: ModelShape, share: Share | None = None) -> list[Piece]:
     """The pieces of a parameter of AutoModelForCausalLM, its rows laid flat as [-1, last dim]. KeyError if unknown."""
     share, shapes = share or Share(), tensor_shapes(model)
-    name = _SHARED_EXPERT.sub(r".shared_expert\1.", name)  # AutoEP's plural
+    if name not in shapes:
+        name = _SHARED_EXPERT.sub(r".shared_expert\1.", name)  # AutoEP's plural
     if name in shapes:
         return [_piece(name, matrix_shape(shapes[name]), share)]
     stacked, router = _STACKED.fullmatch(name), _ROUTER.fullmatch(name)

@@ -8,14 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config.errors import FoundBad, UserError
-from ..config.model import FAMILIES, ModelShape, read_model
+from ..config.model import ModelShape
+from ..config.model_reader import read_model
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.foreign.distributed import METADATA, DistributedCheckpoint
 from ..storage.foreign.names import Makers, Tensors, makers_of
 from ..storage.foreign.zero import LATEST, ZeroCheckpoint
+from .model_files import served_config
 from .safetensors_file import DType, ReadRows, Tensor
-from .weight_files import DEFAULT_SHARD_BYTES, WeightFiles, new_folder
+from .weight_files import DEFAULT_SHARD_BYTES, WeightFiles, new_folder, tensors_of
 
 _NOT_WEIGHTS = (
     *("optim", "exp_avg", "rng_state", "scheduler", "dataloader", "train_state"),
@@ -45,12 +47,11 @@ def convert(source: Path, folder: Path, config: Path, dtype: DType) -> Converted
     model = read_model(config)
     checkpoint = _open(source)
     kind, makers = _makers(checkpoint, source, model)
-    tensors = [Tensor(name=name, dtype=dtype, shape=shape) for name, shape in sorted(tensor_shapes(model).items())]
+    tensors = tensors_of(model, dtype)
     with new_folder(folder) as beside:
         weights = WeightFiles(beside, tensors, DEFAULT_SHARD_BYTES)
         digest = weights.write(_reader(makers, tensors, source), lambda _: None)
-        record = json.loads(config.read_text(encoding="utf-8")) | {"dtype": dtype, "torch_dtype": dtype}
-        record["architectures"] = [FAMILIES[record["model_type"]]]
+        record = served_config(config, dtype)
         (beside / "config.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         HuggingFaceWeights(beside, model)  # what was written is what the model needs
         return Converted(

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..config.errors import FoundBad, UserError
 from ..config.loading import load_frozen
-from ..config.model import ModelShape, read_model
+from ..config.model import ModelShape
+from ..config.model_reader import read_model
 from ..config.run import RunConfig
 from ..config.rundir import RunDir
 from ..storage.checkpoints.adapters import BASE, Merged, base_of, require_same_base, trained_shapes
@@ -23,8 +24,8 @@ from .adapter_files import write_adapter
 from .engine_check import check_by_engine
 from .model_files import write_model_files
 from .read_back import read_back
-from .safetensors_file import DType, ReadRows, Tensor, item_bytes
-from .weight_files import DEFAULT_SHARD_BYTES, WeightFiles, new_folder
+from .safetensors_file import DType, ReadRows, Tensor
+from .weight_files import DEFAULT_SHARD_BYTES, WeightFiles, new_folder, tensors_of
 
 RECORD = "trainwright.json"  # beside the weights: where they come from and their digest
 DTYPES: dict[str, DType] = {"bf16": "bfloat16", "fp32": "float32"}
@@ -129,7 +130,7 @@ def _write_whole(
     progress = _Progress(2 * weights.num_bytes, on_bytes)
     digest = weights.write(_reader(checkpoint, source, tensor_shapes(model)), progress.add)
     write_model_files(run, weights.folder, dtype)
-    read_back(source, model, weights.folder, dtype, lambda values: progress.add(values * item_bytes(dtype)))
+    read_back(source, model, weights.folder, dtype, progress.add)
     return digest
 
 
@@ -165,7 +166,7 @@ def _tensors(checkpoint: Checkpoint, run: RunDir, config: RunConfig, dtype: DTyp
             problem = f"{name} is {found.get(name, 'missing')}, but {expected.get(name, 'no tensor')} in the model of"
             remedy = "use the config that this checkpoint was trained with"
             raise FoundBad(str(checkpoint.folder), f"{problem} {run.model_config}", remedy)
-    return [Tensor(name=name, dtype=dtype, shape=shape) for name, shape in sorted(tensor_shapes(model).items())]
+    return tensors_of(model, dtype)
 
 
 def _reader(checkpoint: Checkpoint, source: TensorSource, shapes: Mapping[str, tuple[int, ...]]) -> ReadRows:

@@ -12,10 +12,7 @@ from ..config.rundir import RunDir
 
 def write_model_files(run: RunDir, folder: Path, dtype: str) -> None:
     """Write the run's model config with `dtype` set, its generation config, and copies of its tokenizer's files."""
-    config = json.loads(run.model_config.read_text(encoding="utf-8"))
-    config["architectures"] = [FAMILIES[config["model_type"]]]
-    # transformers 5 reads dtype, earlier ones and other readers torch_dtype.
-    config["dtype"] = config["torch_dtype"] = dtype
+    config = served_config(run.model_config, dtype)
     end = _end_token(config, run.tokenizer)
     if end is not None:
         config["eos_token_id"] = end
@@ -23,6 +20,19 @@ def write_model_files(run: RunDir, folder: Path, dtype: str) -> None:
     ids = {"bos_token_id": config.get("bos_token_id"), "eos_token_id": end, "pad_token_id": config.get("pad_token_id")}
     _write_json(folder / "generation_config.json", {key: value for key, value in ids.items() if value is not None})
     _copy_tokenizer(run.tokenizer, folder)
+
+
+def served_config(path: Path, dtype: str) -> dict[str, Any]:
+    """The config.json at `path` as that of weights of type `dtype`."""
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    config["architectures"] = [FAMILIES[config["model_type"]]]
+    # transformers 5 reads dtype, earlier ones and other readers torch_dtype.
+    config["dtype"] = config["torch_dtype"] = dtype
+    if config["model_type"] == "glm4_moe":
+        config["num_nextn_predict_layers"] = 0  # layers that guess further tokens are not trained, so not written
+        # vLLM does not work it out.
+        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+    return config
 
 
 def _end_token(config: dict[str, Any], tokenizer: Path) -> int | list[int] | None:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from ..config.errors import FoundBad, UserError
-from ..config.model import ModelShape, read_model
+from ..config.model import ModelShape
+from ..config.model_reader import read_model
 from ..storage.checkpoints.hf_weights import HuggingFaceWeights
 from ..storage.checkpoints.rectangles import Rectangle, matrix_shape
-from ..storage.checkpoints.tensor_names import tensor_shapes
 from ..storage.checkpoints.tensor_source import WEIGHT, Float32Array, TensorSource
-from .safetensors_file import DType
+from .safetensors_file import DType, item_bytes
+from .weight_files import tensors_of
 
 # Half a unit in the last place over the value (IEEE 754 binary16; bfloat16 has 8 bits of precision), and the largest
 # error below the smallest normal number.
@@ -23,9 +24,9 @@ _REMEDY = "export again; if it fails again, report it with this line"
 
 
 def read_back(
-    source: TensorSource, model: ModelShape, folder: Path, dtype: DType, on_values: Callable[[int], None]
+    source: TensorSource, model: ModelShape, folder: Path, dtype: DType, on_bytes: Callable[[int], None]
 ) -> None:
-    """Compare the weights in `folder` with those of `source`, some rows at a time; `on_values` hears of every piece.
+    """Compare the weights in `folder` with those of `source`, some rows at a time; `on_bytes` hears of every piece.
 
     Raises FoundBad naming the first tensor that is missing, too many, of another shape, or further from the
     checkpoint's values than rounding to `dtype` goes.
@@ -39,16 +40,16 @@ def read_back(
         written = HuggingFaceWeights(folder, model)
     except UserError as error:
         raise FoundBad(str(folder), f"what was written {error.problem}", _REMEDY) from None
-    for name, shape in tensor_shapes(model).items():
-        rows, cols = matrix_shape(shape)
+    for tensor in tensors_of(model, dtype):
+        name, (rows, cols) = tensor.name, matrix_shape(tensor.shape)
         step = max(1, _BLOCK_VALUES // cols)
         for row in range(0, rows, step):
             place = Rectangle(row=row, num_rows=min(step, rows - row), col=0, num_cols=cols)
             kept = source.read_rectangle(WEIGHT, name, place)
-            if not _equal(written.read_rectangle(WEIGHT, name, place), kept, dtype):
+            if not _equal(written.read_rectangle(WEIGHT, name, place), kept, tensor.dtype):
                 problem = f"{name} was written with other values than the checkpoint has"
                 raise FoundBad(str(folder), problem, _REMEDY)
-            on_values(place.size)
+            on_bytes(place.size * item_bytes(tensor.dtype))
 
 
 def _equal(written: Float32Array, kept: Float32Array, dtype: DType) -> bool:

@@ -8,10 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..config.errors import UserError
+from ..config.model import ModelShape
+from ..storage.checkpoints.tensor_names import is_expert_bias, tensor_shapes
 from ..storage.durable import sync
-from .safetensors_file import ReadRows, Tensor, weights_digest, write_safetensors
+from .safetensors_file import DType, ReadRows, Tensor, weights_digest, write_safetensors
 
 DEFAULT_SHARD_BYTES = 5_000_000_000
+
+
+def tensors_of(model: ModelShape, dtype: DType) -> list[Tensor]:
+    """A model's tensors as files have them, by name: all of one type, but for biases that choose experts."""
+    return [
+        Tensor(name=name, dtype="float32" if is_expert_bias(name) else dtype, shape=shape)
+        for name, shape in sorted(tensor_shapes(model).items())
+    ]
 
 
 class WeightFiles:

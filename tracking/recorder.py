@@ -35,7 +35,7 @@ class Routing:
     z_loss: float
     """Squared logsumexp of the routers' logits, mean over layers and positions."""
     margin: float | None = None
-    """Smallest gap of the step between the logits of the last expert chosen for a token and the first that was not: how
+    """Smallest gap of the step between the scores of the last expert chosen for a token and the first that was not: how
     near the nearest decision was to another. None: not watched (tracking.expert_load_every is not 1)."""
 
     def scalars(self) -> dict[str, float]:

@@ -93,7 +93,10 @@ class DeepSpeedEngine:
             routing=self._routers.report() if self._routers else None,
             local_loss=loss,
         )
-        return self._update(tried, accept)
+        result = self._update(tried, accept)
+        if result.routing and self._routers and not result.skipped:
+            self._routers.rebalance(result.routing)
+        return result
 
     def _update(self, tried: StepResult, accept: Accept | None) -> StepResult:
         """DeepSpeed's step, which asks `accept` once it knows the norm; one that is not finite never gets there."""

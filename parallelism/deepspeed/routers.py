@@ -10,6 +10,7 @@ from torch.nn.functional import one_hot
 from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...tracking.recorder import Routing
+from ..balancing import Balance, choice_scores, shares_of
 
 
 class Routers:
@@ -27,6 +28,8 @@ class Routers:
         self._logits: dict[int, torch.Tensor] = {}
         self._watches_ties = run.tracking.expert_load_every == 1
         self._margin = math.inf
+        self._balance = Balance(run, model)
+        self._biases: list[torch.Tensor | None] = []
         self._reset()
         for layer in model.experts.layers:
             block = module.model.layers[layer]
@@ -35,6 +38,7 @@ class Routers:
                 feed_forward.router.gate if hasattr(feed_forward, "router") else feed_forward.gate
             )  # AutoEP's, or own
             gate.register_forward_hook(self._keeper(layer))
+            self._biases.append(getattr(gate, "e_score_correction_bias", None))
 
     def begin(self) -> None:
         """Before each micro batch: recompute may have left what it saw again."""
@@ -48,18 +52,19 @@ class Routers:
         """
         positions, total = self._micro_batch_size * self._length, torch.zeros(())
         for row, layer in enumerate(self._experts.layers):
-            logits = self._logits.pop(layer)
-            chosen = logits.topk(self._experts.num_active, dim=-1).indices
-            counts = one_hot(chosen, self._experts.num_experts).sum((0, 1)).double()
-            self._sums[row, :-2] += counts.cpu()
+            logits, bias = self._logits.pop(layer), self._biases[row]
+            sent = self._counts(choice_scores(logits.detach(), bias))
+            self._sums[row, :-2] += sent.cpu()
+            # The loss is that of the scores, whatever the bias makes of them.
+            counts = sent if bias is None else self._counts(logits.detach())
             if self._context is not None:
                 dist.all_reduce(counts, group=self._context)
             share = (counts / (positions * self._experts.num_active)).to(logits.dtype)
-            balance = self._experts.num_experts * (share * logits.softmax(-1).sum(0) / positions).sum()
+            balance = self._experts.num_experts * (share * shares_of(logits, bias).sum(0) / positions).sum()
             squares = logits.logsumexp(-1).square().sum()
             self._sums[row, -2] += float(balance.detach())
             self._sums[row, -1] += float(squares.detach())
-            self._watch_ties(logits.detach())
+            self._watch_ties(choice_scores(logits.detach(), bias))
             total = total.to(logits.device) + self._aux * balance + self._z * squares / positions
         return total / self._num_batches
 
@@ -80,6 +85,18 @@ class Routers:
             margin=float(margin) if self._watches_ties else None,
         )
 
+    def rebalance(self, routing: Routing) -> None:
+        """Move the biases by what a step that was applied has sent to each expert."""
+        if self._balance.applies:
+            for bias, change in zip(self._biases, self._balance.changes(routing), strict=True):
+                assert bias is not None
+                bias += change.to(bias.device)
+
+    def _counts(self, scores: torch.Tensor) -> torch.Tensor:
+        """Tokens for which each expert is among the best, float64 [num_experts]."""
+        best = scores.topk(self._experts.num_active, dim=-1).indices
+        return one_hot(best, self._experts.num_experts).sum((0, 1)).double()
+
     def _keeper(self, layer: int) -> Any:
         def keep(_: Any, inputs: Any, output: Any) -> None:
             if torch.is_grad_enabled():  # the weight itself may be gone already under ZeRO 3
@@ -87,9 +104,9 @@ class Routers:
 
         return keep
 
-    def _watch_ties(self, logits: torch.Tensor) -> None:
+    def _watch_ties(self, scores: torch.Tensor) -> None:
         if self._watches_ties and self._experts.num_active < self._experts.num_experts:
-            best = logits.topk(self._experts.num_active + 1).values
+            best = scores.topk(self._experts.num_active + 1).values
             self._margin = min(self._margin, float((best[:, -2] - best[:, -1]).min()))
 
     def _reset(self) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from ...config.model import ModelShape
 from ...storage.checkpoints.adapters import is_adapter
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.slots import moments_of
-from ...storage.checkpoints.tensor_names import Piece
+from ...storage.checkpoints.tensor_names import Piece, is_expert_bias
 from ...storage.checkpoints.tensor_source import WEIGHT, TensorSource
 from ..engine import GRADIENT
 from ..local_tensors import assemble, cut, on_host
@@ -31,6 +32,7 @@ class ZeroState(ABC):
     def __init__(self, module: Any, optimizer: Any, model: ModelShape, share: Share) -> None:
         """`optimizer` is DeepSpeed's, around torch's AdamW; `share` is what this rank has."""
         self._named = list(module.named_parameters())
+        self._biases = [(name, bias) for name, bias in module.named_buffers() if is_expert_bias(name)]
         self._optimizer, self._model, self._share = optimizer, model, share
 
     def load(self, source: TensorSource, optimizer_steps: int) -> None:
@@ -44,10 +46,17 @@ class ZeroState(ABC):
                     self._put(parameter, slot, values)
                 else:
                     self._put_frozen(parameter, values)
+        for name, bias in self._biases:
+            values = torch.from_numpy(assemble(source, WEIGHT, self._pieces(name, bias), _shape(bias)))
+            bias.data = values.view(-1).to(bias.device)  # float32, whatever it was cast to
 
     def owned(self) -> Iterator[OwnedRectangle]:
         """The rectangles of weights and moments that this rank has; float32 copies on the CPU."""
-        return self._cut((WEIGHT, *MOMENTS))
+        yield from self._cut((WEIGHT, *MOMENTS))
+        with_adapters = any(is_adapter(file_name(name)) for name, _ in self._named)
+        if dist.get_rank() == 0 and not with_adapters:
+            for name, bias in self._biases:
+                yield from cut(WEIGHT, on_host(bias), range(bias.numel()), _shape(bias), self._pieces(name, bias))
 
     def gradients(self) -> Iterator[OwnedRectangle]:
         """This rank's rectangles of the gradient: after the last backward pass, before the step."""

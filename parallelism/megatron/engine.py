@@ -111,6 +111,8 @@ class MegatronEngine:
         if watch:
             watch(self._state.gradients())
         applied = math.isfinite(tried.grad_norm) and (accept is None or accept(tried)) and self._update(tried.grad_norm)
+        if applied and self._routers and tried.routing:
+            self._routers.rebalance(tried.routing)
         return replace(tried, skipped=not applied)
 
     def evaluate(self, samples: Samples) -> tuple[float, int]:

@@ -13,6 +13,8 @@ from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from megatron.core.transformer.moe.router import TopKRouter
 from torch.nn.functional import silu
 
+from ..balancing import choice_scores
+
 
 class Router(TopKRouter):  # type: ignore[misc]
     """megatron-core's top-k router, with losses that no layout changes, and counts of what it chose.
@@ -28,6 +30,10 @@ class Router(TopKRouter):  # type: ignore[misc]
 
     def __init__(self, config: TransformerConfig, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
+        if self.score_function == "sigmoid":
+            # megatron-core's own update of the bias would come before we know whether the step is applied.
+            del self.expert_bias
+            self.register_buffer("expert_bias", torch.zeros(self.num_experts, device=self.weight.device))
         self.token_share = 1.0
         self.watches_ties = False
         self._margin = math.inf
@@ -54,7 +60,7 @@ class Router(TopKRouter):  # type: ignore[misc]
         if not (self.training and torch.is_grad_enabled()):
             return logits
         if self.watches_ties and self.topk < self.num_experts:
-            best = logits.detach().float().topk(self.topk + 1).values
+            best = choice_scores(logits.detach().float(), self.expert_bias).topk(self.topk + 1).values
             self._margin = min(self._margin, float((best[:, -2] - best[:, -1]).min()))
         squares = torch.logsumexp(logits.float(), -1).square().sum()
         self._add(squares.detach(), self.num_experts + 1)
@@ -71,7 +77,7 @@ class Router(TopKRouter):  # type: ignore[misc]
         return sums
 
     def take_margin(self) -> float:
-        """Smallest gap since the last call between the logits of the last chosen and the first unchosen expert."""
+        """Smallest gap since the last call between the scores of the last chosen and the first unchosen expert."""
         margin, self._margin = self._margin, math.inf
         return margin
 

@@ -37,6 +37,7 @@ _IN_LAYERS = {
     "mlp.linear_fc1.weight": "gate_up",
     "mlp.linear_fc2.weight": "down",
     "mlp.router.weight": "router",
+    "mlp.router.expert_bias": "expert_bias",
     "mlp.shared_experts.linear_fc1.weight": "shared_gate_up",
     "mlp.shared_experts.linear_fc2.weight": "shared_down",
     "mlp.shared_experts.gate_weight": "shared_gate",
@@ -126,9 +127,11 @@ def _expert_config(run: RunConfig, model: ModelShape, layout: Layout) -> dict[st
         "moe_router_topk": experts.num_active,
         "moe_ffn_hidden_size": experts.ffn_size,
         "moe_shared_expert_intermediate_size": experts.shared_ffn_size,
-        "moe_shared_expert_gate": experts.shared_ffn_size is not None,
+        "moe_shared_expert_gate": experts.shared_ffn_size is not None and experts.shared_gate,
         # Softmax over all experts and then the choice (shares sum to less than 1), or over the chosen ones.
         "moe_router_pre_softmax": not experts.normalized,
+        "moe_router_score_function": "sigmoid" if experts.biased else "softmax",
+        "moe_router_topk_scaling_factor": experts.scale if experts.biased else None,
         "moe_router_dtype": "fp32",
         "moe_router_load_balancing_type": "aux_loss",
         "moe_aux_loss_coeff": experts.aux_loss_coef if router.aux_loss_coef is None else router.aux_loss_coef,
@@ -166,6 +169,7 @@ def build_model(
         pre_process=place.pipeline == 0 and chunk == 0,
         post_process=place.pipeline == layout.pipeline - 1 and chunk == layout.virtual_pipeline - 1,
         position_embedding_type="rope",
+        rotary_percent=model.rotary_share,
         rotary_base=model.rope_theta,
         share_embeddings_and_output_weights=model.tied,
         vp_stage=chunk if layout.virtual_pipeline > 1 else None,
@@ -173,7 +177,7 @@ def build_model(
     if reset_positions:
         gpt.rotary_pos_emb = RestartingRotary(
             model.head_dim,
-            rotary_percent=1.0,
+            rotary_percent=model.rotary_share,
             rotary_base=model.rope_theta,
             use_cpu_initialization=config.use_cpu_initialization,
         )

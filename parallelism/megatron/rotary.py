@@ -16,7 +16,7 @@ class RestartingRotary(RotaryEmbedding):  # type: ignore[misc]
     """int64 [b, s], to be given anew before each forward pass."""
 
     def forward(self, max_seq_len: int, *_: Any, **__: Any) -> torch.Tensor:
-        """Angles [s, b, 1, head_dim]; no position is above max_seq_len."""
+        """Angles [s, b, 1, the head_dim that is turned]; no position is above max_seq_len."""
         positions, self.positions = self.positions, None
         assert positions is not None, "nobody said where documents begin"
         angles: torch.Tensor = self.get_emb(max_seq_len)

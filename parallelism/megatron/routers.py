@@ -13,6 +13,7 @@ from megatron.core import parallel_state
 from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...tracking.recorder import Routing
+from ..balancing import Balance
 from ..engine import Samples
 from .experts import Router
 
@@ -29,6 +30,7 @@ class Routers:
         self._has_aux = (model.experts.aux_loss_coef if given is None else given) > 0
         self._positions = run.train.global_batch_size * run.data.sequence_length
         self._num_microbatches = run.train.global_batch_size // run.train.micro_batch_size
+        self._balance = Balance(run, model)
         self._watches_ties = run.tracking.expert_load_every == 1
         for router in self._routers:
             router.watches_ties = self._watches_ties
@@ -40,6 +42,13 @@ class Routers:
         dist.all_reduce(counted, group=parallel_state.get_data_parallel_group())
         for router in self._routers:
             router.token_share = float(counted) / self._positions
+
+    def rebalance(self, routing: Routing) -> None:
+        """Move the biases by what a step that was applied has sent to each expert."""
+        if self._balance.applies:
+            changes = self._balance.changes(routing).to(self._device)
+            for router in self._routers:
+                router.expert_bias += changes[self._rows[router.layer_number - 1]]
 
     def report(self) -> Routing:
         """Sums of all ranks' routers since the last call, as means over the global batch."""

@@ -64,6 +64,9 @@ class MegatronState:
             weights = torch.from_numpy(assemble(source, WEIGHT, pieces, tuple(parameter.shape)))
             with torch.no_grad():
                 parameter.copy_(weights.view(parameter.shape))
+        for pieces, bias in self._expert_biases():
+            # Anew, since a model in bfloat16 has made it one too.
+            bias.data = torch.from_numpy(assemble(source, WEIGHT, pieces, tuple(bias.shape))).view(-1).to(bias.device)
         for local in self._locals():
             self._load_optimizer(local, source, optimizer_steps)
 
@@ -94,6 +97,9 @@ class MegatronState:
                 continue
             for slot, tensor in self._slots(local):
                 yield from _cut(slot, tensor, local)
+        if self._place.tensor == self._place.data == self._place.context == 0:
+            for pieces, bias in self._expert_biases():
+                yield from cut(WEIGHT, on_host(bias), range(bias.numel()), tuple(bias.shape), pieces)
 
     def gradients(self) -> Iterator[OwnedRectangle]:
         """This rank's rectangles of the gradient that the optimizer was given."""
@@ -125,6 +131,13 @@ class MegatronState:
         for chunk, module in enumerate(self._chunks):
             for name, parameter in module.named_parameters():
                 yield chunk, name, parameter
+
+    def _expert_biases(self) -> Iterator[tuple[list[Piece], torch.Tensor]]:
+        """The routers' biases, of which every rank of a stage has a copy."""
+        for chunk, module in enumerate(self._chunks):
+            for name, buffer in module.named_buffers():
+                if name.endswith(".expert_bias"):
+                    yield pieces_of(self._part(chunk, name), self._model), buffer
 
     def _part(self, chunk: int, name: str) -> Part:
         return part_of(name, chunk, self._layout, self._place, self._model)

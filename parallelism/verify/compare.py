@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...config.model import ModelShape
 from ...storage.checkpoints.rectangles import Rectangle, matrix_shape
 from ...storage.checkpoints.slots import MOMENT, SLOTS, SQUARE, moments_of
-from ...storage.checkpoints.tensor_names import tensor_shapes
+from ...storage.checkpoints.tensor_names import is_expert_bias, tensor_shapes
 from ...storage.checkpoints.tensor_source import WEIGHT, InitialWeights
 from ..engine import GRADIENT
 from .drawn import DrawnState
@@ -116,11 +116,13 @@ class Comparer:
                 expected = outcome.slots[slot][name]
                 difference = _norm(values - expected)
                 if slot == WEIGHT:
-                    difference = max(0.0, difference - _ROUNDING * _norm(expected))
+                    difference = max(difference - _ROUNDING * _norm(expected), 0.0)  # in this order a nan stays one
                     size = _norm(expected - before[name])
                 else:
                     size = _norm(expected)
-                self._note(f"{slot} of {name} after step {number}", f"{slot}, step {number}", difference / size, LATER)
+                if size:  # else the bias of experts that are all in balance, which must not move
+                    difference /= size
+                self._note(f"{slot} of {name} after step {number}", f"{slot}, step {number}", difference, LATER)
 
     def _drawn_weights(self) -> dict[str, NDArray[np.float64]]:
         return {name: self._drawn.whole(WEIGHT, name).astype(np.float64) for name in self._shapes}
@@ -150,6 +152,8 @@ class Comparer:
 
     def _held(self, slot: str) -> dict[str, tuple[int, int]]:
         """Tensors that have the slot, with their shapes."""
+        if slot == GRADIENT:
+            return {name: shape for name, shape in self._shapes.items() if not is_expert_bias(name)}
         return {
             name: shape
             for name, shape in self._shapes.items()

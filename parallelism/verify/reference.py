@@ -5,6 +5,7 @@ Nothing of an engine is used here, so a mistake that an engine makes in every la
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy, linear, one_hot
 from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...storage.checkpoints.slots import MOMENT, SLOTS, SQUARE, by_muon
+from ...storage.checkpoints.tensor_names import is_expert_bias
 from ...storage.checkpoints.tensor_source import WEIGHT, Float32Array
 from ..engine import GRADIENT, Samples
 from ..transformers_names import pieces_of_parameter
@@ -54,7 +56,7 @@ class Reference:
         self._state: Slots = {
             slot: {name: drawn.whole(slot, name).astype(np.float64) for name in drawn.shapes} for slot in SLOTS
         }
-        self._routed: list[torch.Tensor] = []
+        self._routed: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         self._watch_routers()
         self._updates = STEPS_DONE
 
@@ -77,10 +79,10 @@ class Reference:
         gradient = self._gradients()
         norm = float(np.sqrt(sum((each**2).sum() for each in gradient.values())))
         self._update(gradient, norm, learning_rate)
+        spread = self._spread(load)
+        self._rebalance(spread)
         slots = {slot: {name: each.copy() for name, each in named.items()} for slot, named in self._state.items()}
-        return Outcome(
-            loss=loss, grad_norm=norm, tokens=counted, slots={GRADIENT: gradient, **slots}, load=self._spread(load)
-        )
+        return Outcome(loss=loss, grad_norm=norm, tokens=counted, slots={GRADIENT: gradient, **slots}, load=spread)
 
     def _losses(self, samples: Samples, rows: slice) -> torch.Tensor:
         """Sum of the counted tokens' losses of one micro batch."""
@@ -110,10 +112,11 @@ class Reference:
         return starts
 
     def _watch_routers(self) -> None:
-        """Keep every router's logits [tokens, num_experts], in the order of layers."""
+        """Keep every router's logits [tokens, num_experts] and bias, in the order of layers."""
 
         def keep(gate: Any, inputs: tuple[torch.Tensor, ...], _: Any) -> None:
-            self._routed.append(linear(inputs[0].reshape(-1, inputs[0].shape[-1]), gate.weight))
+            logits = linear(inputs[0].reshape(-1, inputs[0].shape[-1]), gate.weight)
+            self._routed.append((logits, getattr(gate, "e_score_correction_bias", None)))
 
         layers = self._shape.experts.layers if self._shape.experts else ()
         for number in layers:
@@ -131,14 +134,30 @@ class Reference:
         assert experts is not None
         aux = experts.aux_loss_coef if router.aux_loss_coef is None else router.aux_loss_coef
         total, chosen = torch.zeros(()), []
-        for logits in self._routed:
-            best = logits.topk(experts.num_active, dim=-1).indices
-            counts = one_hot(best, experts.num_experts).sum((0, 1))
-            share = counts / (len(logits) * experts.num_active)
-            total = total + aux * experts.num_experts * (share * logits.softmax(-1).mean(0)).sum()
+        for logits, bias in self._routed:
+            scores = logits.softmax(-1) if bias is None else logits.sigmoid()
+            scores = scores / scores.sum(-1, keepdim=True)
+            share = self._counts(scores) / (len(logits) * experts.num_active)
+            total = total + aux * experts.num_experts * (share * scores.mean(0)).sum()
             total = total + router.z_loss_coef * logits.logsumexp(-1).square().mean()
-            chosen.append(counts.numpy().astype(np.float64))
+            sent = self._counts(logits if bias is None else logits.sigmoid() + bias)
+            chosen.append(sent.numpy().astype(np.float64))
         return total, np.stack(chosen)
+
+    def _counts(self, scores: torch.Tensor) -> torch.Tensor:
+        assert self._shape.experts is not None
+        best = scores.topk(self._shape.experts.num_active, dim=-1).indices
+        return one_hot(best, self._shape.experts.num_experts).sum((0, 1))
+
+    def _rebalance(self, load: NDArray[np.float64] | None) -> None:
+        """The bias of loss-free balancing (https://arxiv.org/abs/2408.15664, algorithm 1)."""
+        given, experts = self._run.train.router.bias_update_rate, self._shape.experts
+        if load is None or experts is None or not experts.biased:
+            return
+        for layer, row in zip(experts.layers, load, strict=True):
+            name = f"model.layers.{layer}.mlp.gate.e_score_correction_bias"
+            bias = self._state[WEIGHT][name]
+            bias += (0.001 if given is None else given) * np.sign(1 - row).reshape(bias.shape)
 
     def _spread(self, counts: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
         experts = self._shape.experts
@@ -148,9 +167,10 @@ class Reference:
         spread: NDArray[np.float64] = np.sum(counts, axis=0) / (positions * experts.num_active / experts.num_experts)
         return spread
 
-    def _parameters(self) -> Iterator[tuple[torch.nn.Parameter, str, slice, slice]]:
+    def _parameters(self) -> Iterator[tuple[torch.Tensor, str, slice, slice]]:
         """(parameter, name, rows of the parameter, rows of the tensor) of every piece."""
-        for own, parameter in self._model.named_parameters():
+        biases = ((own, each) for own, each in self._model.named_buffers() if is_expert_bias(own))
+        for own, parameter in chain(self._model.named_parameters(), biases):
             for piece in pieces_of_parameter(own, self._shape):
                 mine = slice(piece.local_row, piece.local_row + piece.num_rows)
                 yield parameter, piece.name, mine, slice(piece.row, piece.row + piece.num_rows)
@@ -162,7 +182,7 @@ class Reference:
                 _matrix(parameter)[mine] = torch.from_numpy(rows)
 
     def _gradients(self) -> dict[str, NDArray[np.float64]]:
-        found = {name: np.zeros_like(each) for name, each in self._state[WEIGHT].items()}
+        found = {name: np.zeros_like(each) for name, each in self._state[WEIGHT].items() if not is_expert_bias(name)}
         for parameter, name, mine, theirs in self._parameters():
             if parameter.grad is not None:
                 found[name][theirs] = _matrix(parameter.grad)[mine].double().numpy()
@@ -174,8 +194,8 @@ class Reference:
         first, second = given.betas
         clip = min(1.0, given.clip_norm / (norm + 1e-6)) if given.clip_norm else 1.0
         self._updates += 1
-        for name, weight in self._state[WEIGHT].items():
-            own = gradient[name] * clip
+        for name, each in gradient.items():
+            weight, own = self._state[WEIGHT][name], each * clip
             if by_muon(given.name, name):
                 self._update_by_muon(name, own, learning_rate)
                 continue

@@ -10,7 +10,8 @@ import torch
 
 from ...config.layout_rules import layout_of
 from ...config.loading import load_frozen
-from ...config.model import ModelShape, read_model
+from ...config.model import ModelShape
+from ...config.model_reader import read_model
 from ...config.run import RunConfig
 from ...config.versions import installed_versions
 from ..batches import BatchReader

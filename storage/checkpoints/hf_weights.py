@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,16 @@ class HuggingFaceWeights:
                 raise _error(self._folder, f"{name} is {stored.dtype}", f"give one of {', '.join(_DTYPES)}")
         for name in self._tensors.keys() - shapes.keys():
             copy_of_embedding = model.tied and name == OUTPUT
-            if not copy_of_embedding and not name.endswith("rotary_emb.inv_freq"):
+            if not copy_of_embedding and not name.endswith("rotary_emb.inv_freq") and not self._guesses(name, model):
                 problem = f"holds {name}, which the model does not have"
                 raise _error(self._folder, problem, "give weights of the model that `model` describes")
+
+    def _guesses(self, name: str, model: ModelShape) -> bool:
+        """Whether a tensor is of GLM's layers behind the last, which guess further tokens and are not trained here."""
+        found = re.match(r"model\.layers\.(\d+)\.", name)
+        if found is None or model.family != "glm4_moe" or int(found[1]) < model.num_layers:
+            return False
+        return f"{found[0]}eh_proj.weight" in self._tensors  # which no other layer has
 
 
 def _error(path: Path, problem: str, remedy: str) -> UserError:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from .tensor_names import is_expert_bias
 from .tensor_source import WEIGHT
 
 MOMENT, SQUARE = "exp_avg", "exp_avg_sq"
@@ -19,4 +20,6 @@ def by_muon(optimizer: str, name: str) -> bool:
 
 def moments_of(optimizer: str, names: Sequence[str]) -> tuple[str, ...]:
     """The optimizer's slots of tensors that are all of one kind, such as those that share a matrix of an engine."""
+    if names and is_expert_bias(names[0]):
+        return ()
     return (MOMENT,) if names and by_muon(optimizer, names[0]) else (MOMENT, SQUARE)

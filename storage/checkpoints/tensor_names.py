@@ -6,7 +6,7 @@ row pieces of Hugging Face tensors; everything that moves weights, gradients or 
 
 from dataclasses import dataclass
 
-from ...config.model import ModelShape
+from ...config.model import ExpertShape, ModelShape
 
 EMBEDDING = "model.embed_tokens.weight"
 OUTPUT = "lm_head.weight"
@@ -43,6 +43,7 @@ _QWEN = _ExpertNames(
     down="mlp.experts.{}.down_proj.weight",
 )
 _SHARED_GATE = "mlp.shared_expert_gate.weight"
+_EXPERT_BIAS = "mlp.gate.e_score_correction_bias"
 _INTO_RESIDUAL = ("o_proj.weight", "down_proj.weight", ".w2.weight")
 
 
@@ -100,6 +101,11 @@ def tensor_shapes(model: ModelShape) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def is_expert_bias(name: str) -> bool:
+    """Whether a tensor is the bias that chooses experts: no gradient moves it, and every file has it in float32."""
+    return name.endswith(_EXPERT_BIAS)
+
+
 def writes_into_residual(name: str) -> bool:
     """Whether a tensor is the last matrix of a block, whose product is added to the residual stream."""
     return name.endswith(_INTO_RESIDUAL)
@@ -113,13 +119,16 @@ def _feed_forward_shapes(model: ModelShape, layer: int) -> dict[str, tuple[int, 
         )
     names = _expert_names(model)
     shapes: dict[str, tuple[int, ...]] = {names.router: (experts.num_experts, hidden)}
+    if experts.biased:
+        shapes[_EXPERT_BIAS] = (experts.num_experts,)
     for j in range(experts.num_experts):
         gate, up, down = (name.format(j) for name in (names.gate, names.up, names.down))
         shapes |= _gated_shapes(gate, up, down, experts.ffn_size, hidden)
     if experts.shared_ffn_size is not None:
-        gate, up, down = (f"mlp.shared_expert.{x}_proj.weight" for x in ("gate", "up", "down"))
+        gate, up, down = (f"{_shared_expert(experts)}{x}_proj.weight" for x in ("gate", "up", "down"))
         shapes |= _gated_shapes(gate, up, down, experts.shared_ffn_size, hidden)
-        shapes[_SHARED_GATE] = (1, hidden)
+        if experts.shared_gate:
+            shapes[_SHARED_GATE] = (1, hidden)
     return shapes
 
 
@@ -131,13 +140,18 @@ def _expert_names(model: ModelShape) -> _ExpertNames:
     return _MIXTRAL if model.family == "mixtral" else _QWEN
 
 
+def _shared_expert(experts: ExpertShape) -> str:
+    """Qwen2-MoE has one, GLM-4.5 calls one several."""
+    return "mlp.shared_expert." if experts.shared_gate else "mlp.shared_experts."
+
+
 def pieces_of(part: Part, model: ModelShape) -> list[Piece]:
     """The pieces that make up a local parameter, in the order of its rows.
 
     Rows that belong to no Hugging Face tensor (the vocabulary's padding) are in no piece. Kinds: embedding, output,
     final_norm, input_norm, post_attention_norm, q_norm, k_norm, qkv, qkv_bias, attention_output, gate_up, down, and in
-    layers with experts router, experts_gate_up, experts_down (one expert's rows after another's), shared_gate_up,
-    shared_down, shared_gate.
+    layers with experts router, expert_bias, experts_gate_up, experts_down (one expert's rows after another's),
+    shared_gate_up, shared_down, shared_gate.
     """
     prefix = f"model.layers.{part.layer}."
     if part.kind in ("embedding", "output"):
@@ -177,9 +191,10 @@ def _expert_pieces(part: Part, model: ModelShape, prefix: str) -> list[Piece]:
     experts, hidden = model.experts, model.hidden_size
     if experts is None:
         raise KeyError(part.kind)
-    names, shared = _expert_names(model), prefix + "mlp.shared_expert."
-    if part.kind == "router":
-        return [Piece(name=prefix + names.router, local_row=0, num_rows=experts.num_experts, row=0)]
+    names, shared = _expert_names(model), prefix + _shared_expert(experts)
+    if part.kind in ("router", "expert_bias"):
+        name = names.router if part.kind == "router" else _EXPERT_BIAS
+        return [Piece(name=prefix + name, local_row=0, num_rows=experts.num_experts, row=0)]
     if part.kind == "experts_gate_up":
         rows = 2 * (experts.ffn_size // part.tensor_size)
         both = [(prefix + names.gate.format(j), prefix + names.up.format(j)) for j in part.experts]

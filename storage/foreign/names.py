@@ -146,6 +146,7 @@ _MEGATRON_LAYER: dict[str, tuple[str, ...]] = {
     "gate_up": ("mlp.linear_fc1.weight",),
     "down": ("mlp.linear_fc2.weight",),
     "router": ("mlp.router.weight",),
+    "expert_bias": ("mlp.router.expert_bias",),
     "experts_gate_up": ("mlp.experts.experts.linear_fc1.weight",),
     "experts_down": ("mlp.experts.experts.linear_fc2.weight",),
     "shared_gate_up": ("mlp.shared_experts.linear_fc1.weight",),

@@ -35,6 +35,8 @@ class ZeroCheckpoint:
             raise FoundBad(str(folder), problem, "use DeepSpeed's ds_to_universal.py first")
         model = load_torch(models[0], str(models[0]), _STUBS)
         self._groups: list[dict[str, Any]] = _entry(model, "param_shapes", models[0])
+        module = model.get("module") or {}
+        self._buffers = {name: module[name] for name in model.get("buffer_names") or () if name in module}
         if model.get("frozen_param_shapes"):
             problem = "has frozen parameters, of which only the trained part is here"
             raise FoundBad(str(folder), problem, "merge them with its own tools first")
@@ -51,11 +53,14 @@ class ZeroCheckpoint:
         self._places = self._laid_out()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every parameter; those that share another's weights are left out."""
-        return {name: tuple(shape) for shapes in self._groups for name, shape in shapes.items()}
+        """Name -> shape of every parameter and buffer; those that share another's weights are left out."""
+        buffers = {name: tuple(buffer.shape) for name, buffer in self._buffers.items()}
+        return buffers | {name: tuple(shape) for shapes in self._groups for name, shape in shapes.items()}
 
     def read(self, name: str) -> NDArray[np.float32]:
-        """A whole parameter as float32."""
+        """A whole parameter or buffer as float32."""
+        if name in self._buffers:
+            return np.asarray(self._buffers[name].detach().float().numpy())
         group, start, shape = self._places[name]
         size = prod(shape)
         if self._stage == 3:

@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..integration.real_runs import MIXTRAL, QWEN2_MOE, QWEN3_MOE, QWEN3_MOE_UNSCALED, QWEN_EXPERTS, Model
+from ..integration.real_runs import (
+    GLM4_MOE,
+    GLM4_MOE_HEAD_NORMS,
+    MIXTRAL,
+    QWEN2_MOE,
+    QWEN3_MOE,
+    QWEN3_MOE_UNSCALED,
+    QWEN_EXPERTS,
+    Model,
+)
 
 LLAMA, LLAMA_TIED = Model("llama", tied=False), Model("llama", tied=True)
 FIVE_LAYERS = Model("llama", tied=True, more=(("num_hidden_layers", 5),))
@@ -41,7 +50,7 @@ class Case:
 def case(name: str, model: Model, ranks: int, /, *more: str, **axes: Any) -> Case:
     """`axes` are fields of `parallelism`."""
     fields = [f"parallelism.{axis}={str(value).lower()}" for axis, value in axes.items()]
-    router = ROUTER if model.family in ("mixtral", "qwen2_moe", "qwen3_moe") else []
+    router = ROUTER if model.family in ("mixtral", "qwen2_moe", "qwen3_moe", "glm4_moe") else []
     return Case(name, model, (f"cluster.ranks_per_node={ranks}", *fields, *router, *more))
 
 
@@ -89,6 +98,12 @@ MEGATRON = [
     case("cp2-ep2", QWEN3_MOE, 2, context=2, expert=2),
     case("tp2-sp-cp2-ep4", QWEN2_MOE, 4, tensor=2, sequence=True, context=2, expert=4),
     case("dense-first-pp2", DENSE_FIRST, 4, pipeline=2, expert=2),
+    case("bias-one", GLM4_MOE, 1, zero=0),
+    case("bias-ep2-dp2", GLM4_MOE, 2, "train.router.bias_update_rate=0.01", expert=2),
+    case("bias-tp2-sp-etp2", GLM4_MOE_HEAD_NORMS, 2, tensor=2, sequence=True, expert_tensor=2),
+    case("bias-pp2-cp2-ep2", GLM4_MOE, 4, RESTART, pipeline=2, context=2, expert=2),
+    case("bias-muon-tp2", GLM4_MOE, 2, MUON, tensor=2, sequence=True, zero=0),
+    case("bias-recompute-ep2", GLM4_MOE_HEAD_NORMS, 4, "train.recompute=full", pipeline=2, expert=2),
     case("dp2-overlap", QWEN2, 2, zero=1, overlap=True),
     case("dp2-zero0-overlap", LLAMA, 2, zero=0, overlap=True),
     case("pp2-vpp2-dp2-overlap", LLAMA_TIED, 4, pipeline=2, virtual_pipeline=2, overlap=True),
@@ -121,6 +136,9 @@ DEEPSPEED = [
     case("ep2-zero1", MIXTRAL, 2, engine="deepspeed", zero=1, expert=2),
     case("ep2-zero2-shared", QWEN2_MOE, 2, engine="deepspeed", zero=2, expert=2),
     case("ep2-zero1-copies", QWEN3_MOE, 4, engine="deepspeed", zero=1, expert=2),
+    case("bias-zero1", GLM4_MOE, 2, engine="deepspeed", zero=1),
+    case("bias-zero3-cp2", GLM4_MOE_HEAD_NORMS, 2, RESTART, engine="deepspeed", zero=3, context=2),
+    case("bias-zero2-recompute", GLM4_MOE, 2, "train.recompute=full", engine="deepspeed", zero=2),
     case("zero2-overlap", LLAMA, 2, engine="deepspeed", zero=2, overlap=True),
     case("ep2-zero3", QWEN3_MOE_UNSCALED, 2, engine="deepspeed", zero=3, expert=2),
 ]
@@ -137,6 +155,8 @@ IN_TEST = {
     "pp2-vpp2-ep2",
     "dense-first-pp2",
     "tp2-pp2-ep2-recompute",
+    "bias-pp2-cp2-ep2",
+    "bias-zero3-cp2",
     "zero3-tied-restart",
     "zero3-cp2-moe",
     "zero2-offload",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..integration.real_runs import QWEN2_MOE, QWEN3_MOE
+from ..integration.real_runs import GLM4_MOE, QWEN2_MOE, QWEN3_MOE
 from .cases import LLAMA, LLAMA_TIED, MUON, QWEN2, QWEN3, Case, case
 
 
@@ -176,6 +176,60 @@ def _muon_on_shares() -> None:
     vars_of(muon.WithMuon, _orthogonal=alone)
 
 
+def _expert_bias_not_used() -> None:
+    """Experts are chosen by their scores alone."""
+    from trainwright.parallelism.megatron.experts import Router
+
+    original = Router.routing
+
+    def unbiased(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kept, self.expert_bias = self.expert_bias, torch.zeros_like(self.expert_bias)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            self.expert_bias = kept
+
+    vars_of(Router, routing=unbiased)
+
+
+def _expert_bias_of_own_tokens() -> None:
+    """Each rank moves the bias by the tokens that it has itself."""
+    from trainwright.parallelism.megatron import routers
+
+    report, rebalance = routers.Routers.report, routers.Routers.rebalance
+
+    def keep(self: Any) -> Any:
+        own = torch.stack([router._sums()[: self._num_experts] for router in self._routers])
+        self.own_load = own.numpy() / own.numpy().mean()
+        return report(self)
+
+    vars_of(
+        routers.Routers,
+        report=keep,
+        rebalance=lambda self, routing: rebalance(self, replace(routing, load=self.own_load)),
+    )
+
+
+def _expert_bias_lost() -> None:
+    """The bias is not a number any more."""
+    from trainwright.parallelism.balancing import Balance
+
+    vars_of(Balance, changes=lambda self, routing: torch.full(routing.load.shape, torch.nan))
+
+
+def _expert_bias_not_still() -> None:
+    """The bias moves where the run file says that it stays."""
+    from trainwright.parallelism.balancing import Balance
+
+    original = Balance.__init__
+
+    def moving(self: Any, *args: Any) -> None:
+        original(self, *args)
+        self._rate = 1e-3
+
+    vars_of(Balance, __init__=moving)
+
+
 def vars_of(owner: Any, **values: Any) -> None:
     """Put values in place of the owner's own."""
     for name, value in values.items():
@@ -183,6 +237,7 @@ def vars_of(owner: Any, **values: Any) -> None:
 
 
 _EP2 = case("ep2", QWEN2_MOE, 2, expert=2)
+_BIASED = case("bias-ep2", GLM4_MOE, 2, expert=2)
 SEEDED: dict[str, tuple[Callable[[], None], Case]] = {
     "missing sequence parallel norm mark": (_missing_norm_mark, case("sp", LLAMA, 2, tensor=2, sequence=True)),
     "mean of means": (_mean_of_means, case("dp2", LLAMA, 2)),
@@ -194,6 +249,13 @@ SEEDED: dict[str, tuple[Callable[[], None], Case]] = {
     "wrong expert offset": (_wrong_expert_offset, _EP2),
     "decay of biases": (_bias_decay, case("bias", QWEN2, 2, tensor=2)),
     "Muon on each rank's share": (_muon_on_shares, case("muon-tp2", LLAMA, 2, MUON, tensor=2, zero=0)),
+    "expert bias not used": (_expert_bias_not_used, _BIASED),
+    "expert bias moved by own tokens": (_expert_bias_of_own_tokens, _BIASED),
+    "expert bias not a number": (_expert_bias_lost, _BIASED),
+    "expert bias not still": (
+        _expert_bias_not_still,
+        case("bias-still", GLM4_MOE, 2, "train.router.bias_update_rate=0", expert=2),
+    ),
     "last micro batch dropped": (_last_micro_batch_dropped, case("dp2", LLAMA, 2)),
 }
 """Name -> what is done to a rank, and a layout in which it shows."""

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from trainwright.config.loading import dump_run, load_run
-from trainwright.config.model import read_model
 from trainwright.config.model_file import model_config
+from trainwright.config.model_reader import read_model
 from trainwright.config.shrinking import shrink
 
 from ..integration.real_runs import RUN_FILE, WHOLE

@@ -18,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from trainwright.config.loading import load_run
-from trainwright.config.model import FAMILIES, read_model
+from trainwright.config.model import FAMILIES
+from trainwright.config.model_reader import read_model
 from trainwright.config.rundir import RunDir
 from trainwright.launchers.another_attempt import continue_run
 from trainwright.launchers.follow import wait_for_end
@@ -27,7 +28,9 @@ from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.checkpoints.checkpoint import DATA_FILE, find_checkpoint, open_checkpoint
 from trainwright.storage.checkpoints.manifest import FILE_NAME as MANIFEST
 from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
+from trainwright.storage.checkpoints.slots import moments_of
 from trainwright.storage.checkpoints.tensor_names import tensor_shapes
+from trainwright.storage.checkpoints.tensor_source import WEIGHT
 from trainwright.tracking.ledger import read_ledger
 from trainwright.tracking.recorder import read_metrics
 
@@ -153,6 +156,16 @@ QWEN3_MOE_UNSCALED = Model("qwen3_moe", True, (*QWEN_EXPERTS, ("norm_topk_prob",
 QWEN2_MOE = Model(
     "qwen2_moe", False, (*QWEN_EXPERTS, ("norm_topk_prob", False), ("shared_expert_intermediate_size", 64))
 )
+GLM_EXPERTS = (
+    ("n_routed_experts", 4),
+    ("num_experts_per_tok", 2),
+    ("moe_intermediate_size", 48),
+    ("first_k_dense_replace", 1),
+    ("routed_scaling_factor", 1.5),
+    ("attention_bias", True),
+)
+GLM4_MOE = Model("glm4_moe", False, GLM_EXPERTS)
+GLM4_MOE_HEAD_NORMS = Model("glm4_moe", False, (*GLM_EXPERTS, ("use_qk_norm", True), ("attention_bias", False)))
 MIXTRAL = Model("mixtral", True, (("num_local_experts", 4), ("num_experts_per_tok", 2), ("router_aux_loss_coef", 0.02)))
 
 
@@ -214,7 +227,7 @@ def digests(checkpoint: Path, run_file: Path) -> dict[str, str]:
     source, found = open_checkpoint(checkpoint), {}
     for name, shape in tensor_shapes(read_model(run_file.parent)).items():
         rows, cols = matrix_shape(shape)
-        for slot in ("weight", "exp_avg", "exp_avg_sq"):
+        for slot in (WEIGHT, *moments_of("adamw", [name])):
             values = source.read_rectangle(slot, name, Rectangle(row=0, num_rows=rows, col=0, num_cols=cols))
             found[f"{slot} {name}"] = hashlib.sha256(values.tobytes()).hexdigest()
     return found
@@ -283,10 +296,10 @@ def killed_and_resumed(run_file: Path, name: str, overrides: Sequence[str], step
     return curve(run)
 
 
-def run_chain(project: Path, chain: Sequence[str]) -> float:
+def run_chain(project: Path, chain: Sequence[str], overrides: Sequence[str] = ()) -> float:
     """A run killed at random and gone on with in the next layout, again and again; its difference from one rank's."""
     each = 6  # steps from kill to kill; more than a save interval, so that every layout saves
-    length = [f"train.steps={each * len(chain)}", "checkpoint.every_steps=3"]
+    length = [f"train.steps={each * len(chain)}", "checkpoint.every_steps=3", *overrides]
     whole = curve(train(project, "whole", length))
     layouts = LAYOUTS | MOE_LAYOUTS
     run = start(project, "chain", [*length, *layouts[chain[0]]])

@@ -135,6 +135,7 @@ def test_another_base_is_refused(whole: RunDir, project: Path, tmp_path: Path) -
         (["parallelism.engine=megatron"], "train.lora: rank 4 with engine megatron"),
         (["checkpoint.init_from=null"], "train.lora: without checkpoint.init_from"),
         (["cluster.ranks_per_node=2", "parallelism.tensor=2"], "parallelism.tensor: 2 with train.lora"),
+        (["train.router.bias_update_rate=0.1"], "train.router.bias_update_rate: 0.1 with train.lora"),
         (["train.lora.targets=[q_proj,q_proj]"], "names one twice"),
         (["train.lora.targets=[lm_head]"], "train.lora.targets"),
     ],

@@ -14,13 +14,13 @@ from safetensors.numpy import load_file
 from trainwright.cli.main import main
 from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.parallelism.verify.drawn import DrawnState
 from trainwright.parallelism.verify.ranks import run_forked
 from trainwright.storage.checkpoints.rectangles import Rectangle, matrix_shape
 from trainwright.storage.checkpoints.tensor_names import tensor_shapes
 
-from .real_runs import DEEPSPEED_LAYOUTS, LAYOUTS, QWEN3_MOE, WHOLE, Model, make_project
+from .real_runs import DEEPSPEED_LAYOUTS, GLM4_MOE, LAYOUTS, QWEN3_MOE, WHOLE, Model, make_project
 
 pytestmark = pytest.mark.ranks
 LLAMA = Model("llama", tied=False)
@@ -110,7 +110,7 @@ def test_of_megatron_core(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", [*DEEPSPEED_LAYOUTS] if WHOLE else ["zero3"])
-@pytest.mark.parametrize("model", [LLAMA, *([QWEN3_MOE] if WHOLE else [])], ids=str)
+@pytest.mark.parametrize("model", [LLAMA, *([QWEN3_MOE, GLM4_MOE] if WHOLE else [])], ids=str)
 def test_of_deepspeed(tmp_path: Path, model: Model, layout: str) -> None:
     run_file = make_project(tmp_path, model)
     by_an_engine(

@@ -9,7 +9,7 @@ import pytest
 import torch.distributed as dist
 
 from trainwright.config.loading import load_frozen
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.config.rundir import RunDir
 from trainwright.parallelism.ranks import Rank
 from trainwright.parallelism.resume import find_start

@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.storage.building.build import BuildOptions, build_store
 from trainwright.storage.checkpoints.tensor_names import tensor_shapes
 

@@ -9,6 +9,7 @@ from trainwright.config.rundir import RunDir
 
 from .real_runs import (
     DEEPSPEED_LAYOUTS,
+    GLM4_MOE,
     IN_MATRIX,
     LAYOUTS,
     MOE_LAYOUTS,
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.ranks
 STEPS = 20
 DENSE = {name: LAYOUTS[name] for name in ("tp2_sp", "tp2_pp2", "pp2_vpp2", "cp2", "dp2")} | DEEPSPEED_LAYOUTS
 EXPERTS = {name: MOE_LAYOUTS[name] for name in ("ep2_zero", "etp2", "pp2_ep2", "cp2_ep2", "tp2_sp")} | DEEPSPEED_LAYOUTS
-KINDS = {"dense": (Model("llama", tied=True), DENSE), "moe": (QWEN2_MOE, EXPERTS)}
+KINDS = {"dense": (Model("llama", tied=True), DENSE), "moe": (QWEN2_MOE, EXPERTS), "biased": (GLM4_MOE, EXPERTS)}
 ROUTER = ["train.router.z_loss_coef=1.0e-3"]
 
 
@@ -49,7 +50,7 @@ def reference(project: Path, kind: str) -> RunDir:
 
 
 def _router(kind: str) -> list[str]:
-    return ROUTER if kind == "moe" else []
+    return [] if kind == "dense" else ROUTER
 
 
 @IN_MATRIX

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from trainwright.cli.main import main
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.config.rundir import RunDir
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.building.build import BuildOptions, build_store

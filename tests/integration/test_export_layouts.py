@@ -13,6 +13,8 @@ from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import (
+    GLM4_MOE,
+    GLM4_MOE_HEAD_NORMS,
     IN_MATRIX,
     LAYOUTS,
     MIXTRAL,
@@ -40,10 +42,18 @@ MORE = [
     Model("qwen3", False),
     QWEN3_MOE,
     QWEN3_MOE_UNSCALED,
+    GLM4_MOE,
+    GLM4_MOE_HEAD_NORMS,
 ]
 MODELS = [*REPRESENTATIVE, *MORE] if WHOLE else REPRESENTATIVE
 MOE = {"tp1": [], **MOE_LAYOUTS}
-IN_ALL_LAYOUTS = [(QWEN2_MOE, MOE), (Model("qwen3", True), LAYOUTS), (Model("llama", False), LAYOUTS), (MIXTRAL, MOE)]
+IN_ALL_LAYOUTS = [
+    (QWEN2_MOE, MOE),
+    (Model("qwen3", True), LAYOUTS),
+    (Model("llama", False), LAYOUTS),
+    (MIXTRAL, MOE),
+    (GLM4_MOE, MOE),
+]
 
 
 def exported(run: RunDir, folder: Path) -> Path:

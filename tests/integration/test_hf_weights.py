@@ -12,6 +12,8 @@ from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
 
 from .real_runs import (
+    GLM4_MOE,
+    GLM4_MOE_HEAD_NORMS,
     LAYOUTS,
     MIXTRAL,
     MOE_LAYOUTS,
@@ -36,6 +38,8 @@ MORE = [
     (QWEN2_MOE, "float32", "tp2_sp_ep2"),
     (QWEN3_MOE_UNSCALED, "bfloat16", "ep2"),
     (Model("qwen2", True), "float16", "dp2"),
+    (GLM4_MOE, "bfloat16", "pp2_ep2"),
+    (GLM4_MOE_HEAD_NORMS, "float32", "tp2_sp_ep2"),
 ]
 
 
@@ -49,7 +53,11 @@ def transformers_folder(config: Path, folder: Path, dtype: str) -> Path:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size="100KB")
+    model.to(getattr(torch, dtype))
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):  # float32 in files of every type
+            buffer.data = torch.randn(buffer.shape) * 0.1
+    model.save_pretrained(folder, max_shard_size="100KB")
     return folder
 
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from trainwright.config.model_reader import read_model
+
 from .real_runs import (
+    GLM4_MOE,
     IN_MATRIX,
     MOE_LAYOUTS,
     QWEN3_MOE_UNSCALED,
@@ -21,9 +24,9 @@ LENGTH = [f"train.steps={STEPS}", "checkpoint.every_steps=3"]
 CHAIN = ["ep2_zero", "tp2_sp_ep2", "pp2_ep2", "tp1", "etp2", "ep4", "ep2"]
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_project(tmp_path_factory.mktemp("moe-resume"), QWEN3_MOE_UNSCALED)
+@pytest.fixture(scope="module", params=[QWEN3_MOE_UNSCALED, GLM4_MOE], ids=str)
+def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("moe-resume"), request.param)
 
 
 @IN_MATRIX
@@ -36,4 +39,6 @@ def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
 @IN_MATRIX
 def test_other_layouts(project: Path) -> None:
     """Changes of layout in one run, a kill before each, against one rank left alone."""
-    assert run_chain(project, CHAIN) <= 1e-5
+    biased = read_model(project.parent).family == "glm4_moe"
+    # Slow enough that no near tie between experts falls the other way.
+    assert run_chain(project, CHAIN, ["train.optimizer.lr=1.0e-3"] if biased else []) <= 1e-5

@@ -1,10 +1,12 @@
 """Layouts that cannot be, or should not: the fields that are set, without their sections, and words of the one line."""
 
+from typing import Any
+
 SECTIONS = {
     "cluster": ("nodes", "ranks_per_node"),
     "train": ("global_batch_size", "micro_batch_size", "recompute"),
     "train.optimizer": ("name",),
-    "train.router": ("z_loss_coef", "aux_loss_coef"),
+    "train.router": ("z_loss_coef", "aux_loss_coef", "bias_update_rate"),
     "data": ("sequence_length",),
 }
 DENSE = [
@@ -84,13 +86,23 @@ EXPERTS = [
     ("engine=deepspeed ranks_per_node=2 tensor=2", "2 with engine deepspeed, for a mixture of experts"),
     ("engine=deepspeed ranks_per_node=4 expert=2 context=2", "parallelism.context: 2 beside expert 2, with engine"),
 ]
-OTHER_MODELS = [
+OTHER_MODELS: list[tuple[dict[str, Any], str, str]] = [
     (
         {"num_attention_heads": 6, "head_dim": 16, "intermediate_size": 126},
         "tensor=3 ranks_per_node=3",
         "3 fits no way over 2 key-value heads; use one of",
     ),
     ({"intermediate_size": 126}, "tensor=4 ranks_per_node=4", "4 does not divide the model's intermediate_size 126"),
+    (
+        {"model_type": "glm4_moe", "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 96},
+        "engine=deepspeed ranks_per_node=2 expert=2",
+        "2 with engine deepspeed, whose AutoEP knows no glm4_moe",
+    ),
+    (
+        {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 96},
+        "bias_update_rate=0.01",
+        "train.router.bias_update_rate: 0.01, but qwen3_moe has no bias that chooses experts; use aux_loss_coef",
+    ),
 ]
 UNWISE = [
     ("tensor=2 nodes=2 sequence=true", "parallelism.tensor: 2 reaches over nodes of 1 ranks", "use tensor 1"),

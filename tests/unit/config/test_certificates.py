@@ -14,7 +14,7 @@ from trainwright.config.certificates import (
     write_certificate,
 )
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 
 TWO = ["cluster.ranks_per_node=2", "parallelism.tensor=2"]
 

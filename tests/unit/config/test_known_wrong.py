@@ -11,7 +11,7 @@ from trainwright.config.known_wrong import KNOWN_WRONG
 from trainwright.config.layout import Layout
 from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 
 # Fields; a version of DeepSpeed that gets them wrong; one that does not; whose report it is.
 CASES = [

@@ -8,7 +8,7 @@ import pytest
 from trainwright.config.layout import Layout
 from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 
 TENSOR2 = ("cluster.ranks_per_node=2", "parallelism.tensor=2", "parallelism.sequence=true")
 

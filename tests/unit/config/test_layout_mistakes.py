@@ -14,7 +14,7 @@ from trainwright.config.errors import UserError
 from trainwright.config.layout import Layout
 from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.config.unwise import unwise
 
 from .layout_mistakes import DENSE, EXPERTS, OTHER_MODELS, SECTIONS, UNWISE

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from trainwright.config.errors import UserError
-from trainwright.config.model import FAMILIES, ExpertShape, ModelShape, RopeScaling, read_model
+from trainwright.config.model import FAMILIES, ExpertShape, ModelShape, RopeScaling
+from trainwright.config.model_reader import read_model
 
 ROOT = Path(__file__).parents[3]
 LLAMA: dict[str, Any] = {
@@ -29,7 +30,8 @@ STRETCH = {
 
 
 def read(folder: Path, **changes: Any) -> ModelShape:
-    (folder / "config.json").write_text(json.dumps({**LLAMA, **changes}))
+    others = {} if changes.get("num_attention_heads") else {"num_key_value_heads": None}  # as many as heads
+    (folder / "config.json").write_text(json.dumps({**LLAMA, **others, **changes}))
     return read_model(folder / "config.json")
 
 
@@ -47,6 +49,24 @@ def test_defaults_follow_transformers(tmp_path: Path) -> None:
     assert read(tmp_path, model_type="qwen2").qkv_bias
 
 
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_what_a_file_leaves_out_is_what_transformers_takes(tmp_path: Path, model_type: str) -> None:
+    from transformers import AutoConfig
+
+    shape = read(tmp_path, model_type=model_type, hidden_size=1024, num_attention_heads=32)
+    theirs = AutoConfig.from_pretrained(tmp_path)
+    rope = theirs.rope_parameters
+    assert (shape.rope_theta, shape.rotary_share) == (rope["rope_theta"], rope.get("partial_rotary_factor", 1.0))
+    assert (shape.norm_eps, shape.init_std) == (theirs.rms_norm_eps, theirs.initializer_range)
+    assert (shape.max_positions, shape.tied) == (theirs.max_position_embeddings, theirs.tie_word_embeddings)
+    assert shape.head_dim == (getattr(theirs, "head_dim", None) or 32)
+    assert shape.num_kv_heads == theirs.num_key_value_heads
+    if shape.experts is not None:
+        assert shape.experts.num_active == theirs.num_experts_per_tok
+        assert shape.experts.num_experts == getattr(theirs, "num_experts", None) or theirs.num_local_experts
+        assert shape.experts.aux_loss_coef == getattr(theirs, "router_aux_loss_coef", 0.0)
+
+
 @pytest.mark.parametrize(
     "changes", [{"rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}]
 )
@@ -54,7 +74,8 @@ def test_rope_theta_of_old_and_new_files(tmp_path: Path, changes: dict[str, Any]
     assert read(tmp_path, **changes).rope_theta == 5e5
 
 
-EXPERTS = {"num_experts": 6, "num_local_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+EXPERTS = {"num_experts": 6, "num_local_experts": 6, "n_routed_experts": 6, "num_experts_per_tok": 2}
+EXPERTS["moe_intermediate_size"] = 40
 
 
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
@@ -68,7 +89,11 @@ def test_stretched_rotary_embedding(tmp_path: Path, key: str) -> None:
 def test_parameters_are_counted_as_transformers_counts(tmp_path: Path, model_type: str, tied: bool) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    glm, qk_norm = model_type == "glm4_moe", tied
+    tied = tied and not glm
     more = {"shared_expert_intermediate_size": 56, "mlp_only_layers": [2]} if model_type.endswith("_moe") else {}
+    if glm:
+        more |= {"n_shared_experts": 2, "use_qk_norm": qk_norm, "attention_bias": not qk_norm}
     # Qwen2 models have no head_dim and go by hidden_size / num_attention_heads: 16.
     shape = read(
         tmp_path,
@@ -103,6 +128,20 @@ def test_experts_of_each_family(tmp_path: Path) -> None:
     assert (qwen2.num_experts, qwen2.num_active, qwen2.ffn_size, qwen2.shared_ffn_size) == (60, 4, 1408, 5632)
     assert (qwen2.normalized, qwen2.layers) == (False, (1, 2, 3))
     assert read(tmp_path, model_type="qwen3_moe", mlp_only_layers=[0, 1, 2, 3]).experts is None
+    glm = read(tmp_path, model_type="glm4_moe", n_shared_experts=2, routed_scaling_factor=2.5)
+    assert glm.rotary_share == 0.5
+    assert read(tmp_path, partial_rotary_factor=None).rotary_share == 1
+    assert glm.experts == ExpertShape(
+        num_experts=128,
+        num_active=8,
+        ffn_size=1408,
+        shared_ffn_size=2816,
+        normalized=True,
+        aux_loss_coef=0.0,
+        layers=(1, 2, 3),
+        biased=True,
+        scale=2.5,
+    )
     assert read(tmp_path).experts is None
 
 
@@ -140,11 +179,27 @@ def test_a_token_passes_only_its_experts(tmp_path: Path) -> None:
         ({"vocab_size": True}, "vocab_size: True"),
         ({"rms_norm_eps": -1}, "rms_norm_eps: -1"),
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, "num_experts_per_tok: 9; there are 8 experts"),
-        ({"model_type": "mixtral", "num_experts_per_tok": 1}, "num_experts_per_tok: 1; its share would always be 1"),
+        (
+            {"model_type": "mixtral", "num_experts_per_tok": 1},
+            "num_experts_per_tok: 1; its share would always be 1: use 2",
+        ),
         ({"model_type": "mixtral", "sliding_window": 4096}, "sliding_window: 4096"),
         ({"model_type": "mixtral", "router_jitter_noise": 0.1}, "router_jitter_noise: 0.1"),
         ({"model_type": "qwen3_moe", "mlp_only_layers": 3}, "mlp_only_layers: 3; give a list of layer numbers"),
         ({"model_type": "qwen3_moe", "router_aux_loss_coef": -1}, "router_aux_loss_coef: -1"),
+        ({"model_type": "qwen2_moe", "qkv_bias": False}, "qkv_bias: False; only True is computed here"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+        ({"model_type": "glm4_moe", "partial_rotary_factor": None}, "partial_rotary_factor: None; give a positive"),
+        ({"model_type": "qwen3_moe", "num_experts_per_tok": 1, "norm_topk_prob": True}, "set norm_topk_prob to false"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor: 0.5; llama turns whole heads"),
+        ({"model_type": "glm4_moe", "partial_rotary_factor": 0.3}, "it must leave an even part of head_dim 16"),
+        ({"model_type": "glm4_moe", "partial_rotary_factor": 2}, "partial_rotary_factor: 2"),
+        ({"model_type": "glm4_moe", "norm_topk_prob": False}, "norm_topk_prob: False; only True is computed"),
+        ({"model_type": "glm4_moe", "tie_word_embeddings": True}, "tie_word_embeddings: True; only False is computed"),
+        ({"model_type": "glm4_moe", "n_group": 8}, "n_group: 8; only 1 is computed"),
+        ({"model_type": "glm4_moe", "first_k_dense_replace": 4}, "first_k_dense_replace: 4; no layer is left"),
+        ({"model_type": "glm4_moe", "first_k_dense_replace": -1}, "first_k_dense_replace: -1; give a number of layers"),
+        ({"model_type": "glm4_moe", "routed_scaling_factor": 0}, "routed_scaling_factor: 0; give a positive number"),
     ],
 )
 def test_what_no_engine_computes_is_refused_by_name(tmp_path: Path, changes: dict[str, Any], words: str) -> None:

@@ -10,8 +10,9 @@ import pytest
 from trainwright.config.errors import UserError
 from trainwright.config.layout_rules import layout_of
 from trainwright.config.loading import load_run
-from trainwright.config.model import ExpertShape, ModelShape, read_model
+from trainwright.config.model import ExpertShape, ModelShape
 from trainwright.config.model_file import model_config
+from trainwright.config.model_reader import read_model
 from trainwright.config.shrinking import VOCABULARY, shrink
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[3] / "examples").glob("*-gpus.yaml"))

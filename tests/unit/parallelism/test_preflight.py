@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from trainwright.config.errors import CannotWrite, UnhealthyNode, UserError
 from trainwright.config.loading import load_run
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.config.rundir import RunDir, create_run_dir
 from trainwright.parallelism.preflight import preflight
 from trainwright.parallelism.preflight_measures import matrix_product, write_and_read

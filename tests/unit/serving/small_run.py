@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.config.rundir import RunDir, create_run_dir
 from trainwright.storage.checkpoints.checkpoint_writer import (
     OwnedRectangle,

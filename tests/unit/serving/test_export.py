@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from trainwright.cli.main import main
 from trainwright.config.errors import FoundBad, UserError
+from trainwright.config.model_reader import read_model
 from trainwright.serving.export import ExportOptions, export_checkpoint
 from trainwright.serving.safetensors_file import to_bfloat16
 from trainwright.storage.checkpoints.checkpoint import find_checkpoint
+from trainwright.storage.checkpoints.hf_weights import HuggingFaceWeights
 
 from .small_run import LLAMA, make_run, weights_of
 
@@ -24,6 +28,15 @@ QWEN3 = {
     "model_type": "qwen3",
     "tie_word_embeddings": True,
     "vocab_size": 321,
+}
+GLM = {
+    **{key: value for key, value in LLAMA.items() if key != "head_dim"},
+    "architectures": ["Glm4MoeForCausalLM"],
+    "model_type": "glm4_moe",
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 48,
+    "num_nextn_predict_layers": 1,
 }
 
 
@@ -74,6 +87,44 @@ def test_exports_are_deterministic_and_dtype_follows_the_run(tmp_path: Path) -> 
     assert np.array_equal(state[name].view(torch.uint16).numpy(), to_bfloat16(values))
     asked = export_checkpoint(find_checkpoint(str(run.path)), tmp_path / "c", ExportOptions(dtype="float32"))
     assert asked.weights_digest != exported.weights_digest
+
+
+def test_biases_that_choose_experts_stay_float32(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", GLM, "bf16")
+    config = json.loads(run.model_config.read_text())
+    export_checkpoint(find_checkpoint(str(run.path)), tmp_path / "out", ExportOptions())
+    model, info = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    name = "model.layers.1.mlp.gate.e_score_correction_bias"
+    bias = model.state_dict()[name]
+    assert (model.dtype, bias.dtype) == (torch.bfloat16, torch.float32)
+    assert np.array_equal(bias.numpy(), weights_of(run)[name])
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["num_nextn_predict_layers"], written["num_nextn_predict_layers"]) == (1, 0)
+    assert ("head_dim" in config, written["head_dim"]) == (False, 16)
+
+
+def test_layers_that_guess_further_tokens_are_left_out_when_weights_come_in(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", GLM)
+    export_checkpoint(find_checkpoint(str(run.path)), tmp_path / "out", ExportOptions())
+    model, file = read_model(run.model_config), tmp_path / "out" / "model.safetensors"
+    tensors = load_file(file)
+    further = {"model.layers.2.input_layernorm.weight": np.ones(64, np.float32)}
+    save_file(tensors | further, file)
+    with pytest.raises(UserError, match=r"holds model\.layers\.2\.input_layernorm\.weight, which the model does not"):
+        HuggingFaceWeights(tmp_path / "out", model)
+    save_file(tensors | further | {"model.layers.2.eh_proj.weight": np.zeros((64, 128), np.float32)}, file)
+    HuggingFaceWeights(tmp_path / "out", model)
+
+
+def test_an_adapter_has_no_logits_to_check(tmp_path: Path) -> None:
+    """Its base is not in the folder that it writes."""
+    run = make_run(tmp_path / "runs")
+    with pytest.raises(SystemExit) as end:
+        main(["export", str(run.path), str(tmp_path / "out"), "--adapter", "--check"])
+    assert end.value.code == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_split_files_hold_the_same_weights(tmp_path: Path) -> None:

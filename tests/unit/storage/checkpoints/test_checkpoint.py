@@ -8,7 +8,7 @@ import pytest
 
 from trainwright.config.errors import FoundBad, UserError
 from trainwright.config.loading import load_frozen
-from trainwright.config.model import read_model
+from trainwright.config.model_reader import read_model
 from trainwright.config.rundir import RunDir
 from trainwright.storage.checkpoints.checkpoint import committed_steps, find_checkpoint, open_checkpoint, require_fit
 from trainwright.storage.checkpoints.checkpoint_writer import (

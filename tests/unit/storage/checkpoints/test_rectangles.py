@@ -101,11 +101,11 @@ def test_parts_of_all_ranks_cover_every_tensor_once(tensor: int, heads: int, kv_
     assert all((covered == 1).all() for covered in count.values())
 
 
-@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe"])
+@pytest.mark.parametrize("family", ["mixtral", "qwen2_moe", "glm4_moe"])
 @pytest.mark.parametrize(("tensor", "expert", "expert_tensor"), [(1, 1, 1), (1, 4, 1), (2, 2, 1), (2, 1, 2), (2, 2, 2)])
 def test_parts_of_experts_cover_every_tensor_once(family: str, tensor: int, expert: int, expert_tensor: int) -> None:
     """Also the shared expert's, which are split as dense ones are."""
-    shared = 20 if family == "qwen2_moe" else None
+    shared, biased = (None if family == "mixtral" else 20), family == "glm4_moe"
     experts = ExpertShape(
         num_experts=4,
         num_active=2,
@@ -114,12 +114,16 @@ def test_parts_of_experts_cover_every_tensor_once(family: str, tensor: int, expe
         normalized=True,
         aux_loss_coef=0.0,
         layers=(1,),
+        shared_gate=family == "qwen2_moe",
+        biased=biased,
     )
     shape = replace(model(), family=family, experts=experts)
     mine = ("block_sparse_moe.", "mlp.")
     shapes = {name: size for name, size in tensor_shapes(shape).items() if name.startswith("model.layers.1.")}
     count = {name: np.zeros(size, int) for name, size in shapes.items() if name.split(".", 3)[3].startswith(mine)}
     assert len(count) == 1 + 3 * 4 + (4 if shared else 0)
+    if biased:
+        count = {name: each.reshape(len(each), -1) for name, each in count.items()}
 
     def cover(part: Part, splits: int) -> None:
         seen: set[int] = set()
@@ -134,8 +138,11 @@ def test_parts_of_experts_cover_every_tensor_once(family: str, tensor: int, expe
         cover(Part(kind=kind, layer=1, tensor_rank=rank, tensor_size=tensor), splits)
 
     dense("router", 0)
+    if biased:
+        dense("expert_bias", 0)
     if shared:
-        dense("shared_gate", 0)
+        if not biased:
+            dense("shared_gate", 0)
         for rank in range(tensor):
             dense("shared_gate_up", rank)
             dense("shared_down", rank, tensor)

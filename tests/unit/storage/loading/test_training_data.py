@@ -10,7 +10,8 @@ import pytest
 
 from trainwright.config.data import DataConfig
 from trainwright.config.errors import UserError
-from trainwright.config.model import ModelShape, read_model
+from trainwright.config.model import ModelShape
+from trainwright.config.model_reader import read_model
 from trainwright.storage.loading.mixture import Mixture
 from trainwright.storage.loading.order import Order
 from trainwright.storage.loading.training_data import TrainingData
