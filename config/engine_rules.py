@@ -69,6 +69,9 @@ def _deepspeed(run: RunConfig, model: ModelShape) -> None:
                 f"{getattr(parallel, axis)} with engine deepspeed, which shares by ZeRO, tensor and expert ranks",
                 "use 1 and zero 3, or parallelism.engine=megatron",
             )
+    if parallel.transformer_engine == "always":
+        remedy = "use auto or never, or parallelism.engine=megatron"
+        raise UserError("parallelism.transformer_engine", "always with engine deepspeed", remedy)
     if parallel.zero == 0:
         raise UserError("parallelism.zero", "0 with engine deepspeed", "use 1, 2 or 3")
     if run.train.recompute == "attention":

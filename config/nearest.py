@@ -16,6 +16,7 @@ _TOGGLE, _OTHER_RANKS, _OTHER_ENGINE = 0.4, 1.5, 3.0  # in doublings of a size
 
 _NEUTRAL: dict[str, Any] = {
     "parallelism.stage_layers": None,
+    "parallelism.transformer_engine": "auto",
     "parallelism.offload": "none",
     "parallelism.offload_folder": None,
     "train.recompute": "none",

@@ -38,6 +38,9 @@ class ParallelismConfig(Section):
     overlap: bool = False
     """Reduce gradients while the backward pass goes on, and gather the weights that data ranks share while the forward
     pass does. The results are the same; memory and bandwidth are shared with the computation."""
+    transformer_engine: Literal["auto", "always", "never"] = "auto"
+    """Whether megatron's norms and linear layers are Transformer Engine's. auto: where it is installed and there is a
+    GPU. The checkpoint is the same."""
     offload: Literal["none", "cpu", "nvme"] = "none"
     """Where deepspeed keeps the optimizer's state: with the weights, in the node's memory, or on its disks (zero 3)."""
     offload_folder: str | None = None

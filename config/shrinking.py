@@ -44,6 +44,7 @@ def shrink(run: RunConfig, model: ModelShape) -> tuple[RunConfig, ModelShape]:
             "expert_tensor": small.expert_tensor,
             "offload": "cpu" if run.parallelism.offload == "nvme" else run.parallelism.offload,
             "offload_folder": None,
+            "transformer_engine": "never",  # it has no CPU
         }
     )
     count = run.train.global_batch_size // (run.train.micro_batch_size * layout.data)

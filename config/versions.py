@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .errors import UserError
 
-_PACKAGES = ("trainwright", "torch", "megatron-core", "deepspeed", "transformers", "numpy")
+_PACKAGES = ("trainwright", "torch", "megatron-core", "transformer-engine", "deepspeed", "transformers", "numpy")
 
 
 def installed_versions() -> dict[str, str]:

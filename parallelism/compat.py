@@ -12,18 +12,33 @@ from typing import Any
 
 import torch
 
+from ..config.errors import UserError
+
 
 @functools.cache  # the stand-ins wrap what they find: twice would be wrong
 def prepare() -> None:
     """Make megatron-core importable and usable on this machine (CUDA or CPU)."""
     with warnings.catch_warnings(), _absent("wandb"):
-        # Fallbacks from Transformer Engine and Apex are what we want: our layer spec uses neither.
+        # Where Transformer Engine and Apex are missing we have layers of our own.
         warnings.simplefilter("ignore")
         if not torch.cuda.is_available():
             _prepare_cpu()
         import megatron.core.transformer.moe.moe_utils as moe_utils
     if not hasattr(moe_utils, "te_general_gemm"):
         moe_utils.te_general_gemm = None  # the router asks whether it is None, but without TE the name is not there
+
+
+def with_transformer_engine(choice: str) -> bool:
+    """Whether layers are Transformer Engine's, by the run's parallelism.transformer_engine.
+
+    Raises UserError if they must be and it is not there.
+    """
+    import megatron.core.extensions.transformer_engine as extension
+
+    if choice == "always" and not extension.HAVE_TE:
+        remedy = "install transformer-engine there, or use auto"
+        raise UserError("parallelism.transformer_engine", "always, and it cannot be imported on this node", remedy)
+    return bool(extension.HAVE_TE) and (choice == "always" or (choice == "auto" and torch.cuda.is_available()))
 
 
 @contextlib.contextmanager

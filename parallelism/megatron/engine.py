@@ -27,6 +27,7 @@ from ...config.model import ModelShape
 from ...config.run import RunConfig
 from ...storage.checkpoints.checkpoint_writer import OwnedRectangle
 from ...storage.checkpoints.tensor_source import TensorSource
+from ..compat import with_transformer_engine
 from ..engine import Accept, Samples, StepResult, Watch
 from .batches import MicroBatch, MicroBatches
 from .context import ContextShare
@@ -69,7 +70,13 @@ class MegatronEngine:
         """One chunk of this rank's layers with its gradient buffers."""
         run, restart = self._run, self._run.data.reset_positions
         chunk: torch.nn.Module = build_model(
-            config, self._model, self._layout, self._place, number, reset_positions=restart
+            config,
+            self._model,
+            self._layout,
+            self._place,
+            number,
+            reset_positions=restart,
+            transformer_engine=with_transformer_engine(run.parallelism.transformer_engine),
         )
         chunk.to(self._device)
         if run.train.precision == "bf16":

@@ -1,9 +1,10 @@
-"""The layer spec used where Transformer Engine and Apex are not: torch's RMSNorm and scaled_dot_product_attention.
+"""What a layer is made of: Transformer Engine's norms and linear layers, or our own where that is not installed.
 
 Imported only after compat.prepare().
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -84,52 +85,77 @@ class Packed(PackedSeqParams):  # type: ignore[misc]
         self.attend = attend
 
 
-def block_spec(config: TransformerConfig, sparse: Sequence[bool]) -> TransformerBlockSubmodules:
+@dataclass(frozen=True, kw_only=True)
+class _Modules:
+    """Whose norms and linear layers a layer is made of."""
+
+    norm: Any = RMSNorm
+    column: Any = ColumnParallelLinear
+    row: Any = RowParallelLinear
+    normed_column: Any = None
+    """A norm and a column parallel layer in one; None: there is no such thing."""
+
+
+def block_spec(
+    config: TransformerConfig, sparse: Sequence[bool], *, transformer_engine: bool
+) -> TransformerBlockSubmodules:
     """Spec of the layers that one pipeline stage holds, and of the final norm; `sparse` says which have experts."""
-    layers = [_layer(config, _experts() if has_experts else _dense()) for has_experts in sparse]
-    return TransformerBlockSubmodules(layer_specs=layers, layer_norm=RMSNorm)
+    modules = _of_transformer_engine() if transformer_engine else _Modules()
+    layers = [_layer(config, modules, has_experts) for has_experts in sparse]
+    return TransformerBlockSubmodules(layer_specs=layers, layer_norm=modules.norm)
 
 
-def _layer(config: TransformerConfig, feed_forward: ModuleSpec) -> ModuleSpec:
-    qk_norm = RMSNorm if config.qk_layernorm else IdentityOp
+def _of_transformer_engine() -> _Modules:
+    """Attention itself stays ours, which knows documents and context parallel; so do the experts' products."""
+    from megatron.core.extensions import transformer_engine as te
+
+    return _Modules(
+        norm=te.TENorm,
+        column=te.TEColumnParallelLinear,
+        row=te.TERowParallelLinear,
+        normed_column=te.TELayerNormColumnParallelLinear,
+    )
+
+
+def _layer(config: TransformerConfig, modules: _Modules, has_experts: bool) -> ModuleSpec:
+    head_norm = modules.norm if config.qk_layernorm else IdentityOp
+    fused = modules.normed_column is not None
     attention = ModuleSpec(
         module=SelfAttention,
         params={"attn_mask_type": AttnMaskType.causal},
         submodules=SelfAttentionSubmodules(
-            linear_qkv=ColumnParallelLinear,
+            linear_qkv=modules.normed_column if fused else modules.column,
             core_attention=CoreAttention,
-            linear_proj=RowParallelLinear,
-            q_layernorm=qk_norm,
-            k_layernorm=qk_norm,
+            linear_proj=modules.row,
+            q_layernorm=head_norm,
+            k_layernorm=head_norm,
         ),
     )
     return ModuleSpec(
         module=TransformerLayer,
         submodules=TransformerLayerSubmodules(
-            input_layernorm=RMSNorm,
+            input_layernorm=IdentityOp if fused else modules.norm,
             self_attention=attention,
             self_attn_bda=get_bias_dropout_add,
-            pre_mlp_layernorm=RMSNorm,
-            mlp=feed_forward,
+            pre_mlp_layernorm=modules.norm if has_experts or not fused else IdentityOp,
+            mlp=_experts(modules) if has_experts else _dense(modules),
             mlp_bda=get_bias_dropout_add,
         ),
     )
 
 
-def _dense() -> ModuleSpec:
-    return ModuleSpec(module=MLP, submodules=_linear_layers())
+def _dense(modules: _Modules) -> ModuleSpec:
+    first = modules.normed_column or modules.column
+    return ModuleSpec(module=MLP, submodules=MLPSubmodules(linear_fc1=first, linear_fc2=modules.row))
 
 
-def _experts() -> ModuleSpec:
+def _experts(modules: _Modules) -> ModuleSpec:
+    shared = MLPSubmodules(linear_fc1=modules.column, linear_fc2=modules.row)
     return ModuleSpec(
         module=MoELayer,
         submodules=MoESubmodules(
             experts=ModuleSpec(module=Experts),
-            shared_experts=ModuleSpec(module=SharedExpertMLP, submodules=_linear_layers()),
+            shared_experts=ModuleSpec(module=SharedExpertMLP, submodules=shared),
             router=Router,
         ),
     )
-
-
-def _linear_layers() -> MLPSubmodules:
-    return MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear)

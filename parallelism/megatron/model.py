@@ -28,7 +28,9 @@ _OUTSIDE_LAYERS = {
 }
 _IN_LAYERS = {
     "input_layernorm.weight": "input_norm",
+    "self_attention.linear_qkv.layer_norm_weight": "input_norm",  # Transformer Engine's, in one with the matrix
     "pre_mlp_layernorm.weight": "post_attention_norm",
+    "mlp.linear_fc1.layer_norm_weight": "post_attention_norm",
     "self_attention.linear_qkv.weight": "qkv",
     "self_attention.linear_qkv.bias": "qkv_bias",
     "self_attention.linear_proj.weight": "attention_output",
@@ -156,14 +158,16 @@ def build_model(
     chunk: int,
     *,
     reset_positions: bool,
+    transformer_engine: bool,
 ) -> GPTModel:
     """One chunk of this rank's pipeline stage, with embedding and output layer where they belong.
 
     With `reset_positions` its rotary_pos_emb is a RestartingRotary.
     """
+    sparse = [model.has_experts(number) for number in layout.layers_of(place.pipeline, model.num_layers, chunk)]
     gpt = GPTModel(
         config,
-        block_spec(config, [model.has_experts(n) for n in layout.layers_of(place.pipeline, model.num_layers, chunk)]),
+        block_spec(config, sparse, transformer_engine=transformer_engine),
         vocab_size=padded_vocab_size(model, layout.tensor),
         max_sequence_length=model.max_positions,
         pre_process=place.pipeline == 0 and chunk == 0,

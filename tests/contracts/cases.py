@@ -142,6 +142,17 @@ DEEPSPEED = [
     case("zero2-overlap", LLAMA, 2, engine="deepspeed", zero=2, overlap=True),
     case("ep2-zero3", QWEN3_MOE_UNSCALED, 2, engine="deepspeed", zero=3, expert=2),
 ]
+TRANSFORMER_ENGINE, UNMARKED = "Transformer Engine", "Transformer Engine, norm not marked"
+WITH_TRANSFORMER_ENGINE = {
+    "tp2-sp",
+    "tp2-sp-bias",
+    "pp2-tied",
+    "etp2",
+    "tp2-kv-heads-equal",
+    "dense-first-pp2",
+    "cp2-ep2",
+}
+"""Megatron's cases that are computed with its layers too (see transformer_engine.py)."""
 IN_TEST = {
     "tp2-sp",
     "tp4-few-kv-heads",

@@ -18,7 +18,7 @@ from trainwright.config.model_reader import read_model
 from trainwright.config.shrinking import shrink
 
 from ..integration.real_runs import RUN_FILE, WHOLE
-from .cases import DEEPSPEED, IN_TEST, MEGATRON, Case
+from .cases import DEEPSPEED, IN_TEST, MEGATRON, TRANSFORMER_ENGINE, UNMARKED, WITH_TRANSFORMER_ENGINE, Case
 from .mutations import SEEDED, UPSTREAM
 
 pytestmark = pytest.mark.ranks
@@ -92,18 +92,26 @@ def test_megatron_computes_what_one_rank_computes(megatron: Verifier, case: Case
     _agrees(megatron, case)
 
 
+@pytest.mark.parametrize("name", sorted(WITH_TRANSFORMER_ENGINE) if WHOLE else ["etp2", "tp2-sp"])
+def test_transformer_engines_layers_compute_it_too(megatron: Verifier, name: str) -> None:
+    [case] = [case for case in MEGATRON if case.name == name]
+    _agrees(megatron, case, TRANSFORMER_ENGINE)
+    if name == "tp2-sp":  # and those layers are what is computed with
+        assert megatron.verify(case, UNMARKED)["findings"]
+
+
 @pytest.mark.parametrize("case", _chosen(DEEPSPEED), ids=lambda case: case.name)
 def test_deepspeed_computes_what_one_rank_computes(deepspeed: Verifier, case: Case) -> None:
     _agrees(deepspeed, case)
 
 
-def _agrees(verifier: Verifier, case: Case) -> None:
-    answer = verifier.verify(case)
+def _agrees(verifier: Verifier, case: Case, change: str | None = None) -> None:
+    answer = verifier.verify(case, change)
     largest = answer["largest"]
     words = ", ".join(
         f"{kind} {largest[kind]:.1e}" for kind in ("loss, step 1", "grad_norm, step 1", "gradients, step 1")
     )
-    print(f"{case.name}: {answer['layout']}: {words}; {answer['seconds']} s")
+    print(f"{case.name}{f', {change}' if change else ''}: {answer['layout']}: {words}; {answer['seconds']} s")
     assert answer["findings"] == []
     assert largest["gradients, step 1"] > 0  # two codes never round alike
 

@@ -11,8 +11,14 @@ from typing import Any
 
 os.environ.update(CUDA_VISIBLE_DEVICES="", OMP_NUM_THREADS="1")
 
+from tests.contracts import transformer_engine
+from tests.contracts.cases import TRANSFORMER_ENGINE, UNMARKED
 from tests.contracts.mutations import SEEDED, UPSTREAM
 from trainwright.parallelism.verify import ranks, verification
+
+_CHANGES = {name: change for name, (change, _) in (SEEDED | UPSTREAM).items()}
+_CHANGES[TRANSFORMER_ENGINE] = transformer_engine.install
+_CHANGES[UNMARKED] = transformer_engine.install_unmarked
 
 
 def _verify(folder: Path, mutation: str | None) -> dict[str, Any]:
@@ -20,7 +26,7 @@ def _verify(folder: Path, mutation: str | None) -> dict[str, Any]:
 
     def mutated(*args: Any) -> None:
         if mutation is not None:
-            (SEEDED | UPSTREAM)[mutation][0]()
+            _CHANGES[mutation]()
         original(*args)
 
     vars(ranks)["compute"] = mutated

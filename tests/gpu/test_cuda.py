@@ -75,6 +75,15 @@ def test_bf16_on_cuda_follows_float32_on_cpu(run_file: Path, on_gpu: RunDir) -> 
     assert worst <= 1e-2
 
 
+def test_transformer_engines_layers_compute_the_same(run_file: Path, on_gpu: RunDir) -> None:
+    pytest.importorskip("transformer_engine")
+    ours = [*ONE_RANK, f"train.steps={STEPS}", "train.precision=bf16", "parallelism.transformer_engine=never"]
+    expected, found = curve(train(run_file, "ours", ours)), curve(on_gpu)
+    worst = max(abs(found[step][0] - expected[step][0]) / expected[step][0] for step in expected)
+    print(f"largest relative difference of the loss over {STEPS} steps: {worst:.1e}")
+    assert worst <= 1e-2
+
+
 def test_a_killed_run_goes_on(run_file: Path, on_gpu: RunDir) -> None:
     """Sums on a GPU may be added in another order each time, so the curves are close, not equal."""
     run = start(run_file, "killed", [*ONE_RANK, f"train.steps={STEPS}", "train.precision=bf16"])

@@ -62,6 +62,7 @@ DENSE = [
     ("engine=deepspeed virtual_pipeline=2", "parallelism.virtual_pipeline: 2 with engine deepspeed"),
     ("engine=deepspeed expert=2", "parallelism.expert: 2, but the model has no experts"),
     ("engine=deepspeed expert_tensor=2", "parallelism.expert_tensor: 2 with engine deepspeed"),
+    ("engine=deepspeed transformer_engine=always", "parallelism.transformer_engine: always with engine deepspeed"),
     ("engine=deepspeed recompute=attention", "train.recompute: attention with engine deepspeed"),
     ("engine=deepspeed offload=nvme", "parallelism.offload: nvme with zero 1; use zero 3, or offload cpu"),
     ("engine=deepspeed offload=nvme zero=3", "parallelism.offload_folder: is missing; give a folder on each node's"),
