@@ -40,5 +40,5 @@ def test_same_layout_is_bitwise_equal(project: Path, layout: str) -> None:
 def test_other_layouts(project: Path) -> None:
     """Changes of layout in one run, a kill before each, against one rank left alone."""
     biased = read_model(project.parent).family == "glm4_moe"
-    # Slow enough that no near tie between experts falls the other way.
+    # At the project's 3e-3 its gradient jumps fivefold at some steps, and what rounding makes of them with it.
     assert run_chain(project, CHAIN, ["train.optimizer.lr=1.0e-3"] if biased else []) <= 1e-5
