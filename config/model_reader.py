@@ -6,6 +6,7 @@ from typing import Any
 
 from .errors import UserError
 from .model import FAMILIES, ExpertShape, ModelShape, RopeScaling
+from .model_defaults import DEFAULTS, Defaults
 
 
 def read_model(path: Path) -> ModelShape:
@@ -25,19 +26,6 @@ def read_model(path: Path) -> ModelShape:
     return _Reader(config, path).shape()
 
 
-_MAX_POSITIONS = {
-    "llama": 2048,
-    "qwen2": 32768,
-    "qwen3": 32768,
-    "mixtral": 131072,
-    "qwen2_moe": 32768,
-    "qwen3_moe": 32768,
-    "glm4_moe": 131072,
-}
-_KV_HEADS = {"qwen2": 32, "qwen3": 32, "mixtral": 8, "qwen2_moe": 16, "qwen3_moe": 4, "glm4_moe": 8}
-"""What transformers takes where max_position_embeddings or num_key_value_heads is missing; Llama: as many as heads."""
-
-
 class _Reader:
     """Takes keys out of one config.json and complains about them by name."""
 
@@ -45,20 +33,20 @@ class _Reader:
         self.config, self.path = config, path
 
     def shape(self) -> ModelShape:
-        family = self.config.get("model_type")
-        if family not in FAMILIES:
-            raise self._error("model_type", family, f"use one of {', '.join(FAMILIES)}")
-        self._refuse_unsupported(str(family))
-        glm = family == "glm4_moe"
+        if self.config.get("model_type") not in FAMILIES:
+            raise self._error("model_type", self.config.get("model_type"), f"use one of {', '.join(FAMILIES)}")
+        family = str(self.config["model_type"])
+        self._refuse_unsupported(family)
+        defaults, glm = DEFAULTS[family], family == "glm4_moe"
         heads = self._int("num_attention_heads")
         hidden = self._int("hidden_size")
-        missing = "num_key_value_heads" not in self.config
-        kv_heads = self._int("num_key_value_heads", _KV_HEADS.get(str(family), heads) if missing else heads)
+        missing = "num_key_value_heads" not in self.config  # a null is as many as heads in every family
+        kv_heads = self._int("num_key_value_heads", (missing and defaults.num_kv_heads) or heads)
         if heads % kv_heads:
             raise self._error("num_key_value_heads", kv_heads, f"it must divide num_attention_heads {heads}")
-        head_dim = self._head_dim(str(family), heads, hidden)
+        head_dim = self._head_dim(family, heads, hidden)
         return ModelShape(
-            family=str(family),
+            family=family,
             num_layers=self._int("num_hidden_layers"),
             hidden_size=hidden,
             num_heads=heads,
@@ -66,16 +54,16 @@ class _Reader:
             head_dim=head_dim,
             ffn_size=self._int("intermediate_size"),
             vocab_size=self._int("vocab_size"),
-            rope_theta=self._rope_theta(),
+            rope_theta=self._rope_theta(defaults),
             rope_scaling=self._rope_scaling(),
-            rotary_share=self._rotary_share(str(family), head_dim),
-            norm_eps=self._float("rms_norm_eps", 1e-5 if family in ("mixtral", "glm4_moe") else 1e-6),
+            rotary_share=self._rotary_share(family, head_dim),
+            norm_eps=self._float("rms_norm_eps", defaults.norm_eps),
             tied=bool(self.config.get("tie_word_embeddings", False)),
             qk_norm=family in ("qwen3", "qwen3_moe") or (glm and bool(self.config.get("use_qk_norm", False))),
             qkv_bias=family in ("qwen2", "qwen2_moe") or (glm and bool(self.config.get("attention_bias", False))),
-            max_positions=self._int("max_position_embeddings", _MAX_POSITIONS[str(family)]),
+            max_positions=self._int("max_position_embeddings", defaults.max_positions),
             init_std=self._float("initializer_range", 0.02),
-            experts=self._experts(str(family)),
+            experts=self._experts(family),
         )
 
     def _head_dim(self, family: str, heads: int, hidden: int) -> int:
@@ -156,7 +144,6 @@ class _Reader:
             "attention_dropout": (0, 0.0, None),
             "pretraining_tp": (1, None),
             "router_jitter_noise": (0, 0.0, None),
-            "quantization_config": (None,),
         }
         if family == "qwen2_moe":
             only["qkv_bias"] = (True, None)
@@ -164,9 +151,14 @@ class _Reader:
             only["sliding_window"] = (None,)  # Qwen's configs hold one that use_sliding_window switches off
         if family == "glm4_moe":
             del only["attention_bias"]
-            # Groups of experts are not built; vLLM knows no GLM whose output layer is the embedding.
             only |= {"norm_topk_prob": (True,), "n_group": (1, None), "topk_group": (1, None)}
-            only["tie_word_embeddings"] = (False, None)
+            if self.config.get("tie_word_embeddings"):
+                raise self._error(
+                    "tie_word_embeddings", True, f"vLLM serves {family} with an output layer of its own only"
+                )
+        if self.config.get("quantization_config") is not None:
+            remedy = "weights are trained unquantized: take it out, and give such ones to checkpoint.init_from"
+            raise self._error("quantization_config", self.config["quantization_config"], remedy)
         for key, good in only.items():
             if self.config.get(key, good[0]) not in good:
                 raise self._error(key, self.config[key], f"only {good[0]!r} is computed here")
@@ -179,15 +171,15 @@ class _Reader:
             raise self._error(key, fields, "it must hold fields")
         return key, fields
 
-    def _rope_theta(self) -> float:
+    def _rope_theta(self, defaults: Defaults) -> float:
         key, fields = self._rope()
         if "rope_theta" in fields:
             return self._positive(f"{key}.rope_theta", fields["rope_theta"])
-        return self._float("rope_theta", 1e6 if self.config["model_type"] == "mixtral" else 1e4)
+        return self._float("rope_theta", defaults.rope_theta)
 
     def _rotary_share(self, family: str, head_dim: int) -> float:
         key, fields = self._rope()
-        default = 0.5 if family == "glm4_moe" else 1.0
+        default = DEFAULTS[family].rotary_share
         if fields.get("partial_rotary_factor") is not None:
             key, share = f"{key}.partial_rotary_factor", fields["partial_rotary_factor"]
         else:

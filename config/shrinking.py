@@ -147,6 +147,8 @@ def _experts(model: ModelShape, small: Layout, num_layers: int) -> ExpertShape |
 
 def _shared_ffn_size(experts: ExpertShape) -> int | None:
     """Where the shared expert has no width of its own (GLM-4.5) it is one or two experts wide."""
-    if experts.shared_ffn_size is None or experts.shared_gate:
-        return None if experts.shared_ffn_size is None else _SHARED_FFN
+    if experts.shared_ffn_size is None:
+        return None
+    if experts.shared_gate:
+        return _SHARED_FFN
     return min(experts.shared_ffn_size // experts.ffn_size, 2) * _EXPERT_FFN

@@ -34,12 +34,15 @@ class Balance:
 
 
 def choice_scores(logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """What the top k is taken of; logits [tokens, num_experts], bias [num_experts] or None for softmax routers."""
+    """What the top k is taken of, [tokens, num_experts]; logits have that shape too, and bias [num_experts].
+
+    Without a bias, as routers by softmax are, that is the logits.
+    """
     return logits if bias is None else logits.sigmoid() + bias
 
 
 def shares_of(logits: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """What the balance loss takes each expert's score to be: over all experts they sum to 1; shapes as above."""
+    """What the balance loss takes each expert's score to be, [tokens, num_experts]: those of a token sum to 1."""
     if bias is None:
         return logits.softmax(-1)
     scores = logits.sigmoid()

@@ -141,7 +141,7 @@ def _expert_names(model: ModelShape) -> _ExpertNames:
 
 
 def _shared_expert(experts: ExpertShape) -> str:
-    """Qwen2-MoE has one, GLM-4.5 calls one several."""
+    """What the names of the shared expert begin with: Qwen2-MoE's has a gate, GLM-4.5's has none."""
     return "mlp.shared_expert." if experts.shared_gate else "mlp.shared_experts."
 
 

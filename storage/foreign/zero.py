@@ -60,7 +60,8 @@ class ZeroCheckpoint:
     def read(self, name: str) -> NDArray[np.float32]:
         """A whole parameter or buffer as float32."""
         if name in self._buffers:
-            return np.asarray(self._buffers[name].detach().float().numpy())
+            values: NDArray[np.float32] = self._buffers[name].detach().float().numpy()
+            return values
         group, start, shape = self._places[name]
         size = prod(shape)
         if self._stage == 3:

@@ -16,13 +16,7 @@ def _missing_norm_mark() -> None:
     """Norms are not marked as sequence parallel: their gradients stay partial sums."""
     from trainwright.parallelism.megatron.layers import RMSNorm
 
-    original = RMSNorm.__init__
-
-    def unmarked(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.weight.sequence_parallel = False
-
-    vars_of(RMSNorm, __init__=unmarked)
+    unmark(RMSNorm, "weight")
 
 
 def _mean_of_means() -> None:
@@ -228,6 +222,17 @@ def _expert_bias_not_still() -> None:
         self._rate = 1e-3
 
     vars_of(Balance, __init__=moving)
+
+
+def unmark(module: type, norm: str) -> None:
+    """Take from the weight of a norm in every such module the mark that its gradient is a partial sum."""
+    original = vars(module)["__init__"]
+
+    def unmarked(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        getattr(self, norm).sequence_parallel = False
+
+    vars_of(module, __init__=unmarked)
 
 
 def vars_of(owner: Any, **values: Any) -> None:

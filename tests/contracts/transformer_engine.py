@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .mutations import vars_of
+from .mutations import unmark
 
 _EXTENSION = "megatron.core.extensions.transformer_engine"
 
@@ -101,13 +101,7 @@ class _LayerNormLinear(_Linear):
 
 def install_unmarked() -> None:
     """The same with a mistake: the norm in front of a matrix does not say that its gradient is partial."""
-    original = _LayerNormLinear.__init__
-
-    def unmarked(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.layer_norm_weight.sequence_parallel = False
-
-    vars_of(_LayerNormLinear, __init__=unmarked)
+    unmark(_LayerNormLinear, "layer_norm_weight")
     install()
 
 
